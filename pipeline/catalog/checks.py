@@ -1,0 +1,256 @@
+"""What must hold between the keys of one table file, beyond each key's own type.
+
+Every check either passes or raises a ``CatalogError`` with the file, the line and the key. They are written so that a
+setting that nothing would read is refused as well: a delimiter on a fixed-width layout, positions of a column in a
+table that has no fixed-width layout, date formats on a text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from pipeline.catalog.model import OWN_COLUMNS, Column, Layout, Table
+from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
+
+#: ``line`` travels beside the columns from transform to staging.
+RESERVED_COLUMNS = (*OWN_COLUMNS, "line")
+#: ``<source>_<table>`` names the history table; what is made from it (partitions, indexes) must fit in 63 bytes.
+MAX_QUALIFIED_CHARACTERS = 48
+#: What Arrow's decimal128 holds.
+MAX_PRECISION = 38
+
+#: Letters of ``strptime`` that a date format may use; the transform stage knows exactly which texts each one matches.
+DATE_DIRECTIVES = "YymdjbBHIMSfp%"
+
+_RULES_OF = {
+    "text": ("regex", "allowed", "forbidden", "minlength", "maxlength"),
+    "integer": ("min", "max", "allowed", "forbidden"),
+    "bigint": ("min", "max", "allowed", "forbidden"),
+    "numeric": ("min", "max"),
+    "date": ("min", "max"),
+    "boolean": (),
+}
+_DELIMITED_ONLY = ("delimiter", "header", "unknown_columns")
+_FIXED_ONLY = ("record_width", "positions")
+#: A leap day with a fraction: a format that reads this back is a whole date.
+_PROBE = datetime.datetime(2024, 2, 29, 13, 5, 7, 250000)
+
+
+def check_table_name(file: TomlFile, name: str, source: str) -> None:
+    """The file is named after the table, and names made of both fit in PostgreSQL."""
+    if file.path.stem != name:
+        raise file.error(("table", "name"), f"{name!r} in a file named {file.path.name}", f"{file.path.stem!r}")
+    if len(f"{source}_{name}") > MAX_QUALIFIED_CHARACTERS:
+        raise file.error(
+            ("table", "name"), f"{source}_{name} is too long", f"at most {MAX_QUALIFIED_CHARACTERS} characters together"
+        )
+
+
+def years(file: TomlFile, where: KeyPath, keys: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The ``years`` of a table, layout or archive: first and last, in order."""
+    if "years" not in keys:
+        return None
+    first, last = keys["years"]
+    if first > last:
+        raise file.error((*where, "years"), f"[{first}, {last}] runs backwards", "the first tax year, then the last")
+    return first, last
+
+
+def check_column(file: TomlFile, column: Column) -> None:
+    """One column agrees with itself: name, type, rules, formats, codes."""
+    where: KeyPath = ("columns", column.name)
+    kind = column.type.kind
+    if column.name in RESERVED_COLUMNS:
+        raise file.error(where, "the pipeline has a column of that name", f"none of {', '.join(RESERVED_COLUMNS)}")
+    precision, scale = column.type.precision or 0, column.type.scale or 0
+    if precision > MAX_PRECISION or scale > precision:
+        raise file.error((*where, "type"), column.type.sql, f"a precision of at most {MAX_PRECISION}, a scale within it")
+    _only_for(file, where, column.formats, kind == "date", "formats", "date")
+    _only_for(file, where, column.true_codes and column.false_codes, kind == "boolean", "true and false", "boolean")
+    if kind != "boolean" and (column.true_codes or column.false_codes):
+        raise file.error(where, f"codes of a boolean on a {kind}", 'type = "boolean"')
+    if both := set(column.true_codes) & set(column.false_codes):
+        raise file.error(where, f"{sorted(both)} are true and false", "a code in one of the two lists")
+    if column.normalize and kind != "text":
+        raise file.error((*where, "normalize"), f"steps for text on a {kind}", 'type = "text"')
+    if column.implied_decimals and (kind != "numeric" or column.implied_decimals > scale):
+        raise file.error((*where, "implied_decimals"), str(column.implied_decimals), "a numeric with as many decimals or more")
+    if column.required and column.on_error == "null":
+        raise file.error((*where, "on_error"), '"null" on a required column', '"quarantine": a required value is never NULL')
+    for number, text in enumerate(column.formats):
+        _check_format(file, (*where, "formats", number), text)
+    _check_rules(file, where, column)
+
+
+def _only_for(file: TomlFile, where: KeyPath, given: object, wanted: bool, keys: str, kind: str) -> None:
+    """A date has formats, a boolean has codes, and nothing else has."""
+    if wanted and not given:
+        raise file.error(where, f"a {kind} without {keys}", f"{keys}: how the district writes it")
+    if given and not wanted:
+        raise file.error(where, f"{keys} on another type", f'type = "{kind}"')
+
+
+def _check_format(file: TomlFile, where: KeyPath, text: str) -> None:
+    """A date format reads back the day that it writes, by directives that name digits or months."""
+    if foreign := sorted(set(re.findall("%(.?)", text)) - set(DATE_DIRECTIVES)):
+        raise file.error(where, f"%{foreign[0]} in {text!r}", f"a letter of {DATE_DIRECTIVES} behind each %")
+    try:
+        is_whole = datetime.datetime.strptime(_PROBE.strftime(text), text).date() == _PROBE.date()
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise file.error(where, repr(text), "a strptime format with year, month and day, such as '%m/%d/%Y'")
+
+
+def _check_rules(file: TomlFile, where: KeyPath, column: Column) -> None:
+    """Each rule fits the type, and its values are of that type."""
+    kind = column.type.kind
+    for rule, value in column.rules.items():
+        here = (*where, rule)
+        if rule not in _RULES_OF[kind]:
+            raise file.error(here, f"a rule that a {kind} has not", f"one of {', '.join(_RULES_OF[kind]) or 'none'}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if not _is_of_type(kind, rule, one):
+                raise file.error(here, f"{one!r} on a {kind}", _example_of(kind))
+    if "regex" in column.rules:
+        try:
+            re.compile(column.rules["regex"])
+        except re.error as error:
+            raise file.error((*where, "regex"), f"does not compile: {error}", "a regular expression of Python's re") from error
+    for low, high in (("min", "max"), ("minlength", "maxlength")):
+        if low in column.rules and high in column.rules and column.rules[low] > column.rules[high]:
+            raise file.error((*where, low), f"{low} is above {high}", "a range with something in it")
+
+
+def _is_of_type(kind: str, rule: str, value: Any) -> bool:
+    """Whether a rule's value can be compared with the column's values."""
+    if rule in ("minlength", "maxlength"):
+        return True
+    if kind == "text":
+        return isinstance(value, str)
+    if kind == "date":
+        return isinstance(value, str) and _is_iso_date(value)
+    return isinstance(value, int | Decimal if kind == "numeric" else int)
+
+
+def _is_iso_date(text: str) -> bool:
+    """``YYYY-MM-DD`` and a day that exists."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _example_of(kind: str) -> str:
+    """How a value of that type is written in TOML."""
+    return {"text": "a text", "date": 'a date such as "1990-01-01"', "numeric": "a number"}.get(kind, "a whole number")
+
+
+def check_layout_keys(file: TomlFile, where: KeyPath, keys: Mapping[str, Any]) -> None:
+    """A layout states only what its format reads, and a fixed width states its width."""
+    is_fixed = keys["format"] == "fixed_width"
+    for key in _DELIMITED_ONLY if is_fixed else _FIXED_ONLY:
+        if key in keys:
+            raise file.error((*where, key), f"nothing reads it in a {keys['format']} layout", "this key in the other format only")
+    if is_fixed and "record_width" not in keys:
+        raise file.error(where, "a fixed_width layout without record_width", "bytes of a record without its line end")
+    if is_fixed and keys.get("encoding") == "utf-8":
+        raise file.error((*where, "encoding"), "utf-8 in a fixed_width layout", "one byte a character: positions are bytes")
+
+
+def check_table(file: TomlFile, table: Table) -> None:
+    """The parts of a table agree with each other."""
+    _check_identity(file, table)
+    names = {column.name for column in table.columns}
+    for number, index in enumerate(table.indexes):
+        _known(file, ("index", number, "columns"), index.columns, names)
+    for number, example in enumerate(table.examples):
+        _known(file, ("example", number), example.gives or (example.refused or "",), names)
+        if not any(layout.years is None or layout.years[0] <= example.year <= layout.years[1] for layout in table.layouts):
+            raise file.error(("example", number, "year"), str(example.year), "a tax year that a layout covers")
+    taken: set[tuple[object, ...]] = set()
+    for number, layout in enumerate(table.layouts):
+        where: KeyPath = ("layout", number)
+        reach = (layout.years, frozenset(layout.versions), layout.record_width)
+        if reach in taken:
+            raise file.error(where, "an earlier layout has the same years, versions and width", "a layout that can be taken")
+        taken.add(reach)
+        _check_layout(file, where, table, layout)
+    if any(layout.format == "delimited" for layout in table.layouts):
+        _check_header_names(file, table)
+    if not any(layout.format == "fixed_width" for layout in table.layouts):
+        for column in table.columns:
+            if column.start is not None or column.end is not None:
+                raise file.error(("columns", column.name, "start"), "a position, and no fixed_width layout", "no start and end")
+
+
+def _check_identity(file: TomlFile, table: Table) -> None:
+    """Exactly one of key and parent, of columns that are always there."""
+    if bool(table.key) == bool(table.parent):
+        raise file.error(("table",), f"key = {list(table.key)}, parent = {list(table.parent)}",
+                         "exactly one of the two: key, or parent where equal rows are real")  # fmt: skip
+    which = "key" if table.key else "parent"
+    where: KeyPath = ("table", which)
+    identity = table.key or table.parent
+    _known(file, where, identity, {column.name for column in table.columns})
+    for name in identity:
+        if not table.column(name).required:
+            raise file.error(where, f"{name!r} is not required", f"required = true on a {which} column")
+        for number, layout in enumerate(table.layouts):
+            if name in layout.absent:
+                raise file.error(("layout", number, "absent"), f"{name!r} is a {which} column", "columns outside the identity")
+
+
+def _known(file: TomlFile, where: KeyPath, wanted: Iterable[str], names: set[str]) -> None:
+    """Every name is a column, and none is there twice."""
+    wanted = tuple(wanted)
+    for name in wanted:
+        if name not in names:
+            raise file.error(where, f"no column {name!r}{closest(name, names)}", f"columns of {file.path.name}")
+        if wanted.count(name) > 1:
+            raise file.error(where, f"{name!r} twice", "each column once")
+
+
+def _check_layout(file: TomlFile, where: KeyPath, table: Table, layout: Layout) -> None:
+    """Absent columns exist and may be NULL; positions are whole, inside the record and apart."""
+    names = {column.name for column in table.columns}
+    _known(file, (*where, "absent"), layout.absent, names)
+    for name in layout.absent:
+        if table.column(name).required:
+            raise file.error((*where, "absent"), f"{name!r} is required", "a column that may be NULL")
+    if layout.format != "fixed_width" or layout.record_width is None:
+        return
+    _known(file, (*where, "positions"), layout.positions, names - set(layout.absent))
+    taken: list[tuple[int, int, str]] = []
+    for column in table.columns:
+        if column.name in layout.absent:
+            continue
+        start, end = layout.positions.get(column.name, (column.start, column.end))
+        here = (*where, "positions", column.name) if column.name in layout.positions else ("columns", column.name)
+        if start is None or end is None:
+            raise file.error(here, "no start and end", "both, for a fixed_width layout")
+        if not start <= end <= layout.record_width:
+            raise file.error(here, f"bytes {start} to {end}", f"start <= end <= record_width {layout.record_width}")
+        taken.append((start, end, column.name))
+    taken.sort()
+    for (_, end, one), (start, _, other) in itertools.pairwise(taken):
+        if start <= end:
+            raise file.error(("columns", other), f"begins at byte {start}, where {one!r} still stands", f"a start after {end}")
+
+
+def _check_header_names(file: TomlFile, table: Table) -> None:
+    """No two columns can claim the same name of a header."""
+    owners: dict[str, str] = {}
+    for column in table.columns:
+        for name in (column.source, *column.aliases):
+            folded = name.strip().casefold()
+            if folded in owners:
+                raise file.error(
+                    ("columns", column.name), f"{name!r} is a name of {owners[folded]!r} too", "a name of one column"
+                )
+            owners[folded] = column.name

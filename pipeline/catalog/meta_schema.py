@@ -1,0 +1,253 @@
+"""What a schema file may say: the Cerberus meta-schemas of ``source.toml`` and of a table file.
+
+They hold the shape only: which keys there are, of which type, with which values. What needs two keys at once (a key
+column that exists, positions that do not overlap) is in ``checks``. A key that is not here is refused, and each key
+here has a line in ``schemas/README.md``, which a test compares. Fractions come as ``Decimal``, because the files are
+read so; a binary fraction would make a rule such as ``max = 0.1`` mean another number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from cerberus import TypeDefinition, Validator
+
+#: Also the law for names of sources, tables, columns and profiles: PostgreSQL identifiers that need no quotes.
+IDENTIFIER = "^[a-z][a-z0-9_]{0,62}$"
+#: An archive's name becomes the name of a folder.
+ARCHIVE_NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+#: A member is named by its last path component.
+MEMBER_NAME = r"^[^/\\\x00-\x1f]{1,255}$"
+TYPE = r"^(text|integer|bigint|date|boolean|numeric\([1-9][0-9]?, ?[0-9]{1,2}\))$"
+#: Encodings whose line ends and delimiters are single ASCII bytes, which is what cutting a member into parts relies on.
+ENCODINGS = ("ascii", "cp1252", "latin-1", "utf-8")
+#: Column keys that are Cerberus rules and go to it under the same name.
+RULES = ("regex", "min", "max", "allowed", "forbidden", "minlength", "maxlength")
+MAX_REGEX_CHARACTERS = 1_000
+
+_NAME: dict[str, Any] = {"type": "string", "regex": IDENTIFIER}
+_ARCHIVE: dict[str, Any] = {"type": "string", "regex": ARCHIVE_NAME}
+_TEXT: dict[str, Any] = {"type": "string", "minlength": 1}
+_DOC: dict[str, Any] = {"type": "string"}
+_FLAG: dict[str, Any] = {"type": "boolean"}
+_COUNT: dict[str, Any] = {"type": "integer", "min": 0}
+_POSITION: dict[str, Any] = {"type": "integer", "min": 1}
+_YEAR: dict[str, Any] = {"type": "integer", "min": 1900, "max": 2100}
+_YEARS: dict[str, Any] = {"type": "list", "minlength": 2, "maxlength": 2, "schema": _YEAR}
+_TAX_YEARS: dict[str, Any] = {"type": "list", "minlength": 1, "schema": _YEAR}
+_SHARE: dict[str, Any] = {"type": ["integer", "decimal"], "min": 0, "max": 1}
+_BOUND: dict[str, Any] = {"type": ["integer", "decimal", "string", "date"]}
+_CHOICES: dict[str, Any] = {"type": "list", "minlength": 1, "schema": {"type": ["integer", "string"]}}
+
+
+def _names(rule: Mapping[str, Any] = _NAME, *, least: int = 0) -> dict[str, Any]:
+    """A list of texts that follow a rule."""
+    return {"type": "list", "minlength": least, "schema": dict(rule)}
+
+
+_GATE: dict[str, Any] = {
+    "type": "dict",
+    "schema": {
+        "max_quarantined_share": _SHARE,
+        "max_conflicting_share": _SHARE,
+        "floors": {"type": "dict", "keysrules": _NAME, "valuesrules": _COUNT},
+    },
+}
+
+#: ``schemas/<source>/source.toml``
+SOURCE_FILE: dict[str, Any] = {
+    "source": {
+        "type": "dict",
+        "required": True,
+        "schema": {
+            "name": {**_NAME, "required": True},
+            "title": {**_TEXT, "required": True},
+            "publisher": {**_TEXT, "required": True},
+            "homepage": {"type": "string", "required": True, "regex": "^https?://.+$"},
+            "licence": {**_TEXT, "required": True},
+            "doc": _DOC,
+            "enabled": _FLAG,
+            "base_url": {**_TEXT, "required": True},
+            "tax_years": {**_TAX_YEARS, "required": True},
+            "tables": _TEXT,
+            "allow_addresses": _names(_TEXT),
+        },
+    },
+    "version": {
+        "type": "dict",
+        "schema": {
+            "archive": {**_ARCHIVE, "required": True},
+            "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
+            "start": {**_POSITION, "required": True},
+            "end": {**_POSITION, "required": True},
+        },
+    },
+    "archives": {
+        "type": "dict",
+        "required": True,
+        "minlength": 1,
+        "keysrules": _ARCHIVE,
+        "valuesrules": {
+            "type": "dict",
+            "schema": {"path": {**_TEXT, "required": True}, "required": _FLAG, "years": _YEARS},
+        },
+    },
+    "limits": {
+        "type": "dict",
+        "schema": {
+            "max_members": _POSITION,
+            "max_member_bytes": _POSITION,
+            "max_ratio": {"type": ["integer", "decimal"], "min": 1},
+        },
+    },
+    "gate": _GATE,
+    "profile": {
+        "type": "dict",
+        "keysrules": {**_NAME, "forbidden": ["production"]},
+        "valuesrules": {
+            "type": "dict",
+            "schema": {
+                "enabled": _FLAG,
+                "base_url": _TEXT,
+                "tax_years": _TAX_YEARS,
+                "allow_addresses": _names(_TEXT),
+                "archives": {
+                    "type": "dict",
+                    "keysrules": {"type": "string", "regex": "^[12][0-9]{3}$"},
+                    "valuesrules": _names(_ARCHIVE, least=1),
+                },
+                "tables": _names(least=1),
+                "gate": _GATE,
+            },
+        },
+    },
+}
+
+_COLUMN: dict[str, Any] = {
+    "type": {"type": "string", "regex": TYPE, "required": True},
+    "source": _TEXT,
+    "aliases": _names(_TEXT),
+    "required": _FLAG,
+    "regex": {"type": "string", "minlength": 1, "maxlength": MAX_REGEX_CHARACTERS},
+    "min": _BOUND,
+    "max": _BOUND,
+    "allowed": _CHOICES,
+    "forbidden": _CHOICES,
+    "minlength": _COUNT,
+    "maxlength": _COUNT,
+    "nulls": _names(_TEXT),
+    "formats": _names(_TEXT, least=1),
+    "true": _names(_TEXT, least=1),
+    "false": _names(_TEXT, least=1),
+    "implied_decimals": {"type": "integer", "min": 0, "max": 18},
+    "on_error": {"type": "string", "allowed": ["quarantine", "null"]},
+    "normalize": _names({"type": "string", "allowed": ["collapse_blanks", "upper"]}),
+    "start": _POSITION,
+    "end": _POSITION,
+    "personal": _FLAG,
+    "doc": _DOC,
+}
+
+#: ``schemas/<source>/<table>.toml``
+TABLE_FILE: dict[str, Any] = {
+    "table": {
+        "type": "dict",
+        "required": True,
+        "schema": {
+            "name": {**_NAME, "required": True},
+            "archive": {**_ARCHIVE, "required": True},
+            "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
+            "member_aliases": _names({"type": "string", "regex": MEMBER_NAME}),
+            "required": _FLAG,
+            "years": _YEARS,
+            "key": _names(),
+            "parent": _names(),
+            "on_conflict": {"type": "string", "allowed": ["quarantine", "refuse"]},
+            "doc": _DOC,
+        },
+    },
+    "layout": {
+        "type": "list",
+        "required": True,
+        "minlength": 1,
+        "schema": {
+            "type": "dict",
+            "schema": {
+                "format": {"type": "string", "required": True, "allowed": ["delimited", "fixed_width"]},
+                "years": _YEARS,
+                "versions": _names(_TEXT),
+                "record_width": _POSITION,
+                "delimiter": {"type": "string", "regex": r"^[^\r\n\x00A-Za-z0-9 ]$"},
+                "encoding": {"type": "string", "allowed": list(ENCODINGS)},
+                "header": {"type": "string", "allowed": ["detect", "first", "last", "none"]},
+                "positions": {
+                    "type": "dict",
+                    "keysrules": _NAME,
+                    "valuesrules": {"type": "list", "minlength": 2, "maxlength": 2, "schema": _POSITION},
+                },
+                "absent": _names(),
+                "unknown_columns": {"type": "string", "allowed": ["refuse", "ignore"]},
+            },
+        },
+    },
+    "columns": {
+        "type": "dict",
+        "required": True,
+        "minlength": 1,
+        "keysrules": _NAME,
+        "valuesrules": {"type": "dict", "schema": _COLUMN},
+    },
+    "index": {
+        "type": "list",
+        "schema": {"type": "dict", "schema": {"columns": {**_names(least=1), "required": True}}},
+    },
+    "example": {
+        "type": "list",
+        "schema": {
+            "type": "dict",
+            "schema": {
+                "year": {**_YEAR, "required": True},
+                "line": {**_TEXT, "required": True},
+                "gives": {"type": "dict", "keysrules": _NAME, "valuesrules": {"type": "string"}},
+                "gives_null": _names(least=1),
+                "refused": _NAME,
+            },
+        },
+    },
+}
+
+
+class MetaValidator(Validator):  # type: ignore[misc]
+    """Cerberus with ``Decimal`` as a type of its own; unknown keys are refused at every depth."""
+
+    types_mapping: ClassVar[dict[str, TypeDefinition]] = {
+        **Validator.types_mapping,
+        "decimal": TypeDefinition("decimal", (Decimal,), ()),
+    }
+
+
+def rules_at(schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Mapping[str, Any]:
+    """The meta-schema's keys that may stand inside the table at ``path``."""
+    rule: Mapping[str, Any] = {"schema": schema}
+    for step in path:
+        if "valuesrules" in rule:
+            rule = rule["valuesrules"]
+        elif rule.get("type") == "list":
+            rule = rule["schema"]
+        else:
+            rule = rule["schema"][step]
+    inside: Mapping[str, Any] = rule.get("schema", {})
+    return inside
+
+
+def all_keys(schema: Mapping[str, Any], inside: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every key of a meta-schema as (the tables it stands in, the key); ``*`` stands for a name that the file chooses."""
+    for key, rule in schema.items():
+        yield inside, key
+        here = (*inside, key)
+        while rule.get("type") == "list" or "valuesrules" in rule:
+            here = (*here, "*") if "valuesrules" in rule else here
+            rule = rule.get("valuesrules") or rule["schema"]
+        yield from all_keys(rule.get("schema", {}), here)

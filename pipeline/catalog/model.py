@@ -1,0 +1,271 @@
+"""The catalog as frozen dataclasses: what a schema file says, checked, with every default filled in.
+
+Nothing here reads a file or knows a column by name. ``schemas/README.md`` documents each key of the files;
+``pipeline.catalog.load`` makes these objects from them and refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["text", "integer", "bigint", "numeric", "date", "boolean"]
+
+#: Columns that the pipeline itself adds to every live table; no source column may have one of these names.
+OWN_COLUMNS = ("tax_year", "seq", "import_id", "row_hash")
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """A PostgreSQL type: ``precision`` and ``scale`` belong to ``numeric`` alone."""
+
+    kind: Kind
+    precision: int | None = None
+    scale: int | None = None
+
+    @property
+    def sql(self) -> str:
+        """The type's name in DDL."""
+        return f"numeric({self.precision},{self.scale})" if self.kind == "numeric" else self.kind
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: ours, lower case.
+        type: the PostgreSQL type.
+        source: the header's name for it; matched without regard to case and to blanks around it.
+        aliases: other names that districts have used for it.
+        required: a row without a value is quarantined, and the live column is NOT NULL.
+        rules: Cerberus rules under Cerberus' own names (``regex``, ``min``, ``max``, ``allowed``, ``minlength``, ...).
+        nulls: texts that mean "no value", besides blank; compared after trimming.
+        formats: ``strptime`` formats of a date, tried in order.
+        true_codes, false_codes: the texts of a boolean.
+        implied_decimals: how many of a number's last digits stand behind an unwritten decimal point.
+        on_error: what happens to a value that the type cannot take: ``quarantine`` the row, or ``null`` the value and count.
+        normalize: steps for text after trimming, in order: ``collapse_blanks``, ``upper``.
+        start, end: fixed width only, 1-based and inclusive, in bytes; a layout may give others.
+        personal: names or locates a person: never in logs, metrics, alerts or reports.
+        doc: what it means and its unit.
+    """
+
+    name: str
+    type: ColumnType
+    source: str
+    aliases: tuple[str, ...] = ()
+    required: bool = False
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    nulls: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    true_codes: tuple[str, ...] = ()
+    false_codes: tuple[str, ...] = ()
+    implied_decimals: int = 0
+    on_error: Literal["quarantine", "null"] = "quarantine"
+    normalize: tuple[str, ...] = ()
+    start: int | None = None
+    end: int | None = None
+    personal: bool = False
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a member is written, in some range of tax years, export versions or record widths.
+
+    Attributes:
+        format: ``delimited`` (never with a quote character) or ``fixed_width``.
+        years: first and last tax year, inclusive; None: any.
+        versions: export versions that the source's version field may state; empty: any.
+        record_width: bytes of a record without its line end; fixed width only.
+        delimiter: one character.
+        encoding: Python's name for it.
+        header: ``detect`` by content (first line, last line, none), or what is known: ``first``, ``last``, ``none``.
+        positions: fixed width: ``{column: (start, end)}`` where they differ from the column's own.
+        absent: columns that members of this layout do not have; they become NULL.
+        unknown_columns: what a header's column that the table does not name does: ``refuse`` or ``ignore`` (and say so).
+    """
+
+    format: Literal["delimited", "fixed_width"]
+    years: tuple[int, int] | None = None
+    versions: tuple[str, ...] = ()
+    record_width: int | None = None
+    delimiter: str = "\t"
+    encoding: str = "cp1252"
+    header: Literal["detect", "first", "last", "none"] = "detect"
+    positions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    unknown_columns: Literal["refuse", "ignore"] = "refuse"
+
+
+@dataclass(frozen=True)
+class Index:
+    """A secondary index of the live table, on these columns in this order (``tax_year`` is added in front)."""
+
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record of the member and what must become of it; run by the contract tests.
+
+    Exactly one of ``gives`` (column: text of its typed value, or None) and ``refused`` (the column that refuses it) is set.
+    """
+
+    year: int
+    line: str
+    gives: Mapping[str, str | None] | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: where its rows come from and what they must be.
+
+    ``key`` is the stated key; a table without one has ``parent``, the columns under which equal rows are real, and its
+    rows are told apart by ``seq``. ``on_conflict`` is what happens to a row whose key an earlier line has with other
+    values: ``quarantine`` it, or ``refuse`` the release.
+    """
+
+    source: str
+    name: str
+    archive: str
+    member: str
+    member_aliases: tuple[str, ...]
+    required: bool
+    years: tuple[int, int] | None
+    key: tuple[str, ...]
+    parent: tuple[str, ...]
+    on_conflict: Literal["quarantine", "refuse"]
+    layouts: tuple[Layout, ...]
+    columns: tuple[Column, ...]
+    indexes: tuple[Index, ...] = ()
+    examples: tuple[Example, ...] = ()
+    doc: str = ""
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the rows have a key of their own."""
+        return bool(self.key)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The live table's primary key, in order."""
+        return ("tax_year", *self.key) if self.key else ("tax_year", *self.parent, "seq")
+
+    @property
+    def qualified(self) -> str:
+        """``source.table``, for messages."""
+        return f"{self.source}.{self.name}"
+
+    def column(self, name: str) -> Column:
+        """The column of that name; KeyError if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year."""
+
+    name: str
+    path: str
+    required: bool = True
+    years: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class VersionField:
+    """Where a fixed-width export states its version: bytes ``start`` to ``end`` (1-based, inclusive) of a member's first line."""
+
+    archive: str
+    member: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What must hold between staging and publishing.
+
+    ``floors`` are the fewest rows a table may have, ``max_quarantined_share`` and ``max_conflicting_share`` the largest
+    shares of a table's rows that may be quarantined, or repeat a key with other values.
+    """
+
+    floors: Mapping[str, int]
+    max_quarantined_share: float
+    max_conflicting_share: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold before it is taken for an attack: members, bytes a member, and bytes out for bytes in."""
+
+    max_members: int
+    max_member_bytes: int
+    max_ratio: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """A publisher of a roll, under one profile (``production`` or another that its file declares)."""
+
+    name: str
+    title: str
+    publisher: str
+    homepage: str
+    licence: str
+    enabled: bool
+    base_url: str
+    tax_years: tuple[int, ...]
+    archives: tuple[Archive, ...]
+    tables: tuple[Table, ...]
+    allow_addresses: tuple[str, ...]
+    gate: Gate
+    limits: Limits
+    version: VersionField | None
+    profile: str
+    #: Under a profile: the archives wanted of each tax year; None: all whose years fit.
+    archives_by_year: Mapping[int, tuple[str, ...]] | None = None
+    doc: str = ""
+
+    def archives_for(self, year: int) -> tuple[Archive, ...]:
+        """The archives wanted of a tax year, in the order of the file."""
+        wanted = None if self.archives_by_year is None else self.archives_by_year.get(year, ())
+        return tuple(
+            archive
+            for archive in self.archives
+            if (archive.years is None or archive.years[0] <= year <= archive.years[1])
+            and (wanted is None or archive.name in wanted)
+        )
+
+    def tables_for(self, year: int) -> tuple[Table, ...]:
+        """The tables wanted of a tax year, by name."""
+        archives = {archive.name for archive in self.archives_for(year)}
+        return tuple(
+            table
+            for table in self.tables
+            if table.archive in archives and (table.years is None or table.years[0] <= year <= table.years[1])
+        )
+
+    def table(self, name: str) -> Table:
+        """The table of that name; KeyError if there is none."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise KeyError(name)
+
+    def archive(self, name: str) -> Archive:
+        """The archive of that name; KeyError if there is none."""
+        for archive in self.archives:
+            if archive.name == name:
+                return archive
+        raise KeyError(name)
+
+    def url(self, archive: Archive, year: int) -> str:
+        """Where an archive of a tax year lies."""
+        return f"{self.base_url.rstrip('/')}/{archive.path.format(year=year)}"

@@ -1,0 +1,100 @@
+"""The recipe: a short hash of all that decides what a member's bytes become.
+
+Layouts, columns with their rules, the key and the revisions of the code go in; docs, examples, indexes, the gate,
+``personal`` marks, comments and formatting do not. So a changed recipe means that rows may come out differently and
+must be made again, and a mended typo in a ``doc`` means nothing. The hash is over the parsed content in a canonical
+form: it is the same on every machine and Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Any
+
+from pipeline.catalog.model import Column, Layout, Source, Table
+
+#: Raised when the transform code gives other rows for the same member; the golden-output test of the transform insists.
+TRANSFORM_REVISION: int = 1
+#: Raised when a row hash is computed in another way.
+ROW_HASH_VERSION: int = 1
+
+
+def table_recipe(table: Table) -> str:
+    """The recipe of a table: 12 hexadecimal digits."""
+    return _digest(
+        {
+            "transform": TRANSFORM_REVISION,
+            "row_hash": ROW_HASH_VERSION,
+            "key": table.key,
+            "parent": table.parent,
+            "on_conflict": table.on_conflict,
+            "layouts": [_layout(layout) for layout in table.layouts],
+            # In order: a delimited member without a header is read by it.
+            "columns": [_column(column) for column in table.columns],
+        }
+    )
+
+
+def release_recipe(source: Source, year: int) -> str:
+    """The recipe of a release of a tax year: of all its tables and of the field that states the export's version."""
+    version = source.version
+    return _digest(
+        {
+            "tables": sorted((table.name, table_recipe(table)) for table in source.tables_for(year)),
+            "version": version and [version.archive, version.member.casefold(), version.start, version.end],
+        }
+    )
+
+
+def _layout(layout: Layout) -> dict[str, Any]:
+    """A layout's content; names without order are sorted."""
+    return {
+        "format": layout.format,
+        "years": layout.years,
+        "versions": sorted(layout.versions),
+        "record_width": layout.record_width,
+        "delimiter": layout.delimiter,
+        "encoding": layout.encoding,
+        "header": layout.header,
+        "positions": dict(layout.positions),
+        "absent": sorted(layout.absent),
+        "unknown_columns": layout.unknown_columns,
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    """A column's content, without its doc and its ``personal`` mark."""
+    rules = {rule: sorted(value) if isinstance(value, tuple) else value for rule, value in column.rules.items()}
+    return {
+        "name": column.name,
+        "type": column.type.sql,
+        # Headers are matched without regard to case.
+        "source": column.source.strip().casefold(),
+        "aliases": sorted(alias.strip().casefold() for alias in column.aliases),
+        "required": column.required,
+        "rules": rules,
+        "nulls": sorted(column.nulls),
+        "formats": column.formats,
+        "true": sorted(column.true_codes),
+        "false": sorted(column.false_codes),
+        "implied_decimals": column.implied_decimals,
+        "on_error": column.on_error,
+        "normalize": column.normalize,
+        "start": column.start,
+        "end": column.end,
+    }
+
+
+def _digest(content: Any) -> str:
+    """12 hexadecimal digits over the content's canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_exact)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
+
+
+def _exact(value: Any) -> str:
+    """A ``Decimal`` of a rule, alike however many zeros it is written with; nothing else is left to this point."""
+    if isinstance(value, Decimal):
+        return f"decimal:{value.normalize()}"
+    raise TypeError(f"{type(value).__name__} in a recipe")

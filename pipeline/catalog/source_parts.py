@@ -1,0 +1,96 @@
+"""The tables of ``source.toml`` besides ``[source]``: archives, limits, gate and version field, made and checked.
+
+Each function takes the file, so that its errors name the line, and gives the dataclass of ``model``. Profiles use the
+same functions for what they override.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import string
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.catalog import checks
+from pipeline.catalog.model import Archive, Gate, Limits, Source, VersionField
+from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
+
+#: A PACS export holds some 20 members, the largest of 10 GB; blank-padded ones shrink 200 to 1.
+DEFAULT_LIMITS = Limits(max_members=1_000, max_member_bytes=64 << 30, max_ratio=250.0)
+DEFAULT_GATE = Gate(floors={}, max_quarantined_share=0.01, max_conflicting_share=0.001)
+
+
+def archives(file: TomlFile) -> tuple[Archive, ...]:
+    """``[archives.*]`` in the order of the file."""
+    archives = []
+    for name, keys in file.document["archives"].items():
+        where: KeyPath = ("archives", name)
+        _check_path(file, (*where, "path"), keys["path"])
+        archives.append(Archive(name, keys["path"], keys.get("required", True), checks.years(file, where, keys)))
+    return tuple(archives)
+
+
+def _check_path(file: TomlFile, where: KeyPath, path: str) -> None:
+    """An archive's path stays below the base URL and has no placeholder but the tax year."""
+    try:
+        pieces = {(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(path)}
+        is_plain = pieces <= {(None, None, None), ("year", "", None)}
+    except ValueError:
+        is_plain = False
+    is_relative = path[:1] != "/" and "\\" not in path and "//" not in path and ".." not in path.split("/")
+    if not (is_plain and is_relative):
+        raise file.error(where, repr(path), "a path below base_url, with {year} for the tax year and no other placeholder")
+
+
+def addresses(file: TomlFile, where: KeyPath, given: list[str] | tuple[()]) -> tuple[str, ...]:
+    """CIDR ranges, each one readable."""
+    for number, text in enumerate(given):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise file.error((*where, "allow_addresses", number), str(error), 'a range such as "127.0.0.0/8"') from error
+    return tuple(given)
+
+
+def tax_years(file: TomlFile, where: KeyPath, given: list[int]) -> tuple[int, ...]:
+    """Tax years, each once."""
+    if len(set(given)) != len(given):
+        raise file.error((*where, "tax_years"), str(given), "each tax year once")
+    return tuple(given)
+
+
+def gate(under: Gate, keys: Mapping[str, Any]) -> Gate:
+    """Gate settings over others, key by key; ``floors`` is one key and is replaced whole."""
+    return Gate(
+        floors=keys.get("floors", under.floors),
+        max_quarantined_share=float(keys.get("max_quarantined_share", under.max_quarantined_share)),
+        max_conflicting_share=float(keys.get("max_conflicting_share", under.max_conflicting_share)),
+    )
+
+
+def limits(keys: Mapping[str, Any]) -> Limits:
+    """``[limits]`` over the defaults."""
+    limits = replace(DEFAULT_LIMITS, **keys)
+    return replace(limits, max_ratio=float(limits.max_ratio))
+
+
+def version(file: TomlFile) -> VersionField | None:
+    """``[version]``: where the export states its version."""
+    keys = file.document.get("version")
+    if keys is None:
+        return None
+    if keys["archive"] not in file.document["archives"]:
+        raise file.error(("version", "archive"), repr(keys["archive"]), f"one of {', '.join(file.document['archives'])}")
+    if keys["start"] > keys["end"]:
+        raise file.error(("version",), f"bytes {keys['start']} to {keys['end']}", "start <= end")
+    return VersionField(**keys)
+
+
+def check_floors(file: TomlFile, where: KeyPath, source: Source) -> None:
+    """Floors are of tables that are wanted."""
+    names = {table.name for table in source.tables}
+    for name in source.gate.floors:
+        if name not in names:
+            may = f"one of {', '.join(sorted(names))}"
+            raise file.error((*where, "floors", name), f"no such table{closest(name, names)}", may)

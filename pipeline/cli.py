@@ -1,0 +1,234 @@
+"""hcad-pipeline: run, status, quarantine, rollback, accept, up and down.
+
+Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
+error. ``run`` is what nightly.sh calls.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from pipeline import __version__, configuration
+from pipeline.errors import ConfigurationError, PipelineError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from pipeline.runner import RunOutcome
+    from pipeline.settings import Settings
+
+TABLE_COLUMNS = ("source", "year", "table", "rows read", "loaded", "quarantined", "duplicate", "filtered", "written", "seconds")
+
+
+def main() -> NoReturn:
+    """Run the command line; every PipelineError becomes its sentence and its exit code."""
+    configuration.use_configuration()
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except PipelineError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hcad-pipeline")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="State folder instead of the configured one.")
+@click.option("--profile", help="Profile of the source.toml files (production, sample, ...).")
+def cli(state: Path | None, profile: str | None) -> None:
+    """Appraisal rolls of Texas counties, complete, right and fresh in PostgreSQL."""
+    if state:
+        os.environ[configuration.STATE] = str(state.resolve())
+    if profile:
+        os.environ[configuration.PROFILE] = profile
+
+
+@cli.command("run")
+@click.option("--source", help="One source; without it every enabled one.")
+@click.option("--year", type=int, help="One tax year; needs --source.")
+@click.option("--as-of", help="The run's instant, UTC; the same again goes on where that run stopped. Default: now.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Tasks at once.")
+@click.option("--scheduler-url", help="luigid; default: the one that `up` started, else [core] scheduler_url.")
+@click.option("--local-scheduler", is_flag=True, help="Do without luigid.")
+@click.option("--timeout", type=float, help="End the run after so many seconds.")
+@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Luigi's log; default: var/logs/<as_of>.log.")
+def run_command(
+    source: str | None, year: int | None, as_of: str | None, workers: int, scheduler_url: str | None, local_scheduler: bool,
+    timeout: float | None, log: Path | None,
+) -> None:  # fmt: skip
+    """Bring every source, or one, to what it offers now."""
+    from pipeline.orchestrator import ETLOrchestrator, utc
+
+    if year and not source:
+        raise ConfigurationError("--year without --source", "a source for the year", "add --source")
+    orchestrator = ETLOrchestrator()
+    config: dict[str, object] = {
+        "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout, "log": log,
+        "scheduler_url": scheduler_url or _started_scheduler(orchestrator.settings),
+    }  # fmt: skip
+    if as_of:
+        config["as_of"] = utc(as_of)
+    outcome = orchestrator.execute_pipeline(config)
+    _show(outcome)
+    sys.exit(outcome.exit_code)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def status(as_json: bool) -> None:
+    """What is current, how fresh it is, and what the last runs did."""
+    from pipeline.status import read_status, status_lines
+
+    with _database() as (_, engine):
+        found = read_status(engine)
+    click.echo(json.dumps(found, default=str, indent=1) if as_json else "\n".join(status_lines(found)))
+
+
+@cli.command()
+@click.argument("source")
+@click.option("--import", "import_id", type=int, help="One import; default: the newest that has rows here.")
+@click.option("--table", help="One table.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+def quarantine(source: str, import_id: int | None, table: str | None, limit: int) -> None:
+    """Rows that were refused: table, line, reasons, raw text."""
+    from pipeline.status import read_quarantine
+
+    with _database() as (_, engine):
+        rows = read_quarantine(engine, source, import_id, table, limit)
+    for row in rows:
+        reasons = "; ".join(f"{column}: {', '.join(messages)}" for column, messages in row["reasons"].items())
+        click.echo(f"import {row['import_id']}  {row['table_name']}  line {row['line']}  {reasons}\n    {row['raw']!r}")
+    if not rows:
+        click.echo("nothing is quarantined")
+
+
+@cli.command()
+@click.argument("import_id", type=int)
+@click.option("--reason", required=True, help="For the ledger.")
+def rollback(import_id: int, reason: str) -> None:
+    """Take back the current import of a source's tax year: its tables are what they were before it."""
+    from pipeline.load.manager import LoadManager
+
+    with _writing(import_id, f"rollback {import_id}") as (engine, tokens):
+        changes = LoadManager(engine, tokens=tokens).rollback_import(import_id, reason=reason, decided_by=getpass.getuser())
+    for table, written in changes.items():
+        click.echo(f"{table}: {written.deleted} rows removed, {written.inserted} restored")
+    click.echo(f"import {import_id} is rolled back; its release is held" if changes else f"import {import_id} was rolled back already")
+
+
+@cli.command()
+@click.argument("import_id", type=int)
+@click.option("--reason", required=True, help="For the ledger.")
+def accept(import_id: int, reason: str) -> None:
+    """Let a refused or rolled back import through; the next run goes on with it."""
+    from pipeline.load.manager import LoadManager
+
+    with _writing(import_id, f"accept {import_id}") as (engine, tokens):
+        LoadManager(engine, tokens=tokens).accept_import(import_id, reason=reason, decided_by=getpass.getuser())
+    click.echo(f"import {import_id} is accepted; run hcad-pipeline run")
+
+
+@cli.command()
+def up() -> None:
+    """Start luigid, and the embedded PostgreSQL where no database is configured; print their URLs."""
+    from pipeline import services
+
+    with _database() as (settings, engine):
+        luigid = services.start_luigid(settings.state, config=configuration.use_configuration())
+        click.echo(f"database   {engine.url.render_as_string(hide_password=True)}")
+        click.echo(f"scheduler  {luigid.url}")
+
+
+@cli.command()
+def down() -> None:
+    """Stop luigid, the sample server and the embedded PostgreSQL of this state folder."""
+    from pipeline import services
+    from pipeline.database.server import embedded
+    from pipeline.settings import process_settings
+
+    settings = process_settings()
+    stopped = [service.name for service in services.stop_all(settings.state)]
+    if not settings.database_url and (settings.state / "postgres").is_dir() and embedded(settings.state).stop():
+        stopped.append("postgres")
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def _started_scheduler(settings: Settings) -> str | None:
+    from pipeline import services
+
+    return next((service.url for service in services.running(settings.state) if service.name == "luigid"), None)
+
+
+@contextmanager
+def _database() -> Iterator[tuple[Settings, Engine]]:
+    from pipeline.database.server import open_database
+    from pipeline.settings import process_settings
+
+    settings = process_settings()
+    yield settings, open_database(settings.database_url, settings.state)
+
+
+@contextmanager
+def _writing(import_id: int, command: str) -> Iterator[tuple[Engine, dict[str, int]]]:
+    """Hold the source of an import while a person's decision is carried out; a run that is at work keeps it from us."""
+    from pipeline.database import ledger, runs
+    from pipeline.database.engine import transaction
+    from pipeline.errors import RollbackRefused
+    from pipeline.runner import RunRequest
+
+    with _database() as (settings, engine):
+        with transaction(engine) as cursor:
+            found = ledger.by_id(cursor, import_id)
+        if found is None:
+            raise RollbackRefused(f"no import {import_id}", "one that hcad-pipeline status lists", "name one of these")
+        run_id = runs.start_run(engine, command, settings.profile, RunRequest().as_of)
+        try:
+            with runs.SourceLocks(engine, run_id, [found.key.source]) as locks:
+                yield engine, locks.tokens
+            runs.finish_run(engine, run_id, "done", 0, command)
+        except PipelineError as error:
+            runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
+            raise
+
+
+def _show(outcome: RunOutcome) -> None:
+    rows = [
+        (sync.source, sync.year, table.table, table.read, table.loaded, table.quarantined, table.duplicate, table.filtered,
+         table.written if sync.state == "published" else 0, f"{table.seconds:.1f}")
+        for sync in outcome.syncs for table in sync.tables
+    ]  # fmt: skip
+    for line in aligned(TABLE_COLUMNS, rows):
+        click.echo(line)
+    for sync in outcome.syncs:
+        click.echo(f"{sync.source} {sync.year}: {sync.state}{f': {sync.message}' if sync.message else ''}")
+    click.echo(f"run {outcome.run_id}: {outcome.message} (exit code {outcome.exit_code}, log {outcome.log})")
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines of a table: text to the left, numbers to the right."""
+    cells = [
+        tuple(f"{cell:,}" if isinstance(cell, int) and name != "year" else str(cell) for name, cell in zip(header, row, strict=True))
+        for row in rows
+    ]
+    widths = [max(len(line[place]) for line in [tuple(header), *cells]) for place in range(len(header))]
+    text = [all(isinstance(row[place], str) and not str(row[place]).replace(".", "").isdigit() for row in rows) for place in range(len(header))]
+    return [
+        "  ".join(cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, text, strict=True)).rstrip()
+        for line in [tuple(header), *cells]
+    ]

@@ -1,0 +1,252 @@
+"""The ledger of imports: which release, under which recipe, is on its way, current, refused, held or taken back.
+
+All state that decides whether work is done lives here, in rows committed with the data they speak for. Functions take a
+cursor, so that they join the caller's transaction. "Current" is a state, not a memory: when release A is offered again
+after B, its first import is superseded and does not count; a new one is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg2 import sql
+from psycopg2.extras import Json
+
+from pipeline.errors import FencedOut, ReleaseHeld, StagingStale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg2.extensions import cursor as Cursor
+
+STAGING_SCHEMA = "etl_staging"
+
+
+@dataclass(frozen=True)
+class ImportKey:
+    """The identity of an import: a release of a source's tax year, and the recipe it is read with."""
+
+    source: str
+    tax_year: int
+    release: str
+    recipe: str
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.tax_year} release {self.release} recipe {self.recipe}"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One row of ``etl.import``. ``state``: staging, refused, published, superseded or rolled_back."""
+
+    import_id: int
+    key: ImportKey
+    state: str
+    base_import_id: int | None
+    error_code: str | None
+    message: str | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether parts may be staged into it."""
+        return self.state == "staging"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was refused or rolled back, so that no work is done on its release and recipe."""
+        return self.state in {"refused", "rolled_back"}
+
+
+COLUMNS = "import_id, source, tax_year, release, recipe, state, base_import_id, error_code, message"
+
+
+def standing(cursor: Cursor, key: ImportKey) -> Import | None:
+    """The newest import of this identity that is not superseded: staging, refused, current, or rolled back."""
+    cursor.execute(
+        f"""select {COLUMNS} from etl.import
+             where source = %s and tax_year = %s and release = %s and recipe = %s and state <> 'superseded'
+             order by import_id desc limit 1""",  # noqa: S608  # a constant list of columns
+        [key.source, key.tax_year, key.release, key.recipe],
+    )
+    return _import(cursor)
+
+
+def current(cursor: Cursor, source: str, tax_year: int) -> Import | None:
+    """The published import of a source's tax year."""
+    cursor.execute(
+        f"select {COLUMNS} from etl.import where source = %s and tax_year = %s and state = 'published'",  # noqa: S608
+        [source, tax_year],
+    )
+    return _import(cursor)
+
+
+def by_id(cursor: Cursor, import_id: int, *, lock: str = "") -> Import | None:
+    """The import of that number; ``lock`` is ``for share``, ``for update`` or nothing."""
+    cursor.execute(f"select {COLUMNS} from etl.import where import_id = %s {lock}", [import_id])  # noqa: S608
+    return _import(cursor)
+
+
+def require_open(cursor: Cursor, key: ImportKey) -> Import:
+    """The open import of this identity, kept open and current-based until the transaction ends.
+
+    Raises:
+        StagingStale: there is none any more, or another import was published since it was opened.
+        ReleaseHeld: it was refused or rolled back meanwhile.
+    """
+    found = standing(cursor, key)
+    locked = by_id(cursor, found.import_id, lock="for share") if found else None
+    if locked and locked.is_held:
+        raise held(locked)
+    base = current(cursor, key.source, key.tax_year)
+    if locked is None or not locked.is_open or locked.base_import_id != (base.import_id if base else None):
+        raise StagingStale(
+            f"the staging of {key} is {locked.state if locked else 'gone'}",
+            "an open import that is compared with the current one",
+            "nothing; it is staged again from the transformed parts",
+        )
+    return locked
+
+
+def open_import(cursor: Cursor, key: ImportKey, profile: str) -> Import:
+    """Find the open import of this identity or open one; older open ones of the source's tax year are superseded.
+
+    An open one that was compared with an import that is no longer current is superseded too, and a new one opened.
+
+    Raises:
+        ReleaseHeld: this release was refused or rolled back under this recipe.
+    """
+    _lock_source_year(cursor, key.source, key.tax_year)
+    found = standing(cursor, key)
+    if found and found.is_held:
+        raise held(found)
+    base = current(cursor, key.source, key.tax_year)
+    base_id = base.import_id if base else None
+    if found and found.is_open and found.base_import_id == base_id:
+        return found
+    abandon_staging(cursor, key.source, key.tax_year)
+    cursor.execute(
+        f"""insert into etl.import (source, tax_year, release, recipe, profile, base_import_id)
+            values (%s, %s, %s, %s, %s, %s) returning {COLUMNS}""",  # noqa: S608
+        [key.source, key.tax_year, key.release, key.recipe, profile, base_id],
+    )
+    opened = _import(cursor)
+    if opened is None:
+        raise AssertionError("insert returning gave no row")
+    return opened
+
+
+def abandon_staging(cursor: Cursor, source: str, tax_year: int) -> None:
+    """Supersede what is being staged for a source's tax year, and drop the staging tables of it and of refused imports."""
+    cursor.execute(
+        """update etl.import set state = 'superseded', closed_at = clock_timestamp()
+            where source = %s and tax_year = %s and state = 'staging'""",
+        [source, tax_year],
+    )
+    cursor.execute(
+        "select import_id from etl.import where source = %s and tax_year = %s and state in ('superseded', 'refused')",
+        [source, tax_year],
+    )
+    drop_staging(cursor, [row[0] for row in cursor.fetchall()])
+
+
+def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
+    """Drop the staging tables and markers of these imports."""
+    wanted = {f"i{import_id}" for import_id in import_ids}
+    cursor.execute("select tablename from pg_tables where schemaname = %s", [STAGING_SCHEMA])
+    for (name,) in cursor.fetchall():
+        if name.split("_", 1)[0] in wanted:
+            cursor.execute(sql.SQL("drop table {}").format(sql.Identifier(STAGING_SCHEMA, name)))
+    for table in ("checkpoint", "staged_table", "checked"):
+        statement = sql.SQL("delete from {} where import_id = any(%s)").format(sql.Identifier("etl", table))
+        cursor.execute(statement, [import_ids])
+
+
+def refuse(cursor: Cursor, import_id: int, error_code: str, message: str) -> None:
+    """Hold an open import: later runs do no work on it. Its staging stays, so that a person may accept it."""
+    cursor.execute(
+        """update etl.import set state = 'refused', error_code = %s, message = %s, closed_at = clock_timestamp()
+            where import_id = %s and state = 'staging'""",
+        [error_code, message, import_id],
+    )
+
+
+def reopen(cursor: Cursor, found: Import) -> None:
+    """Open a refused import again; another one that is being staged for its tax year gives way."""
+    cursor.execute(
+        """update etl.import set state = 'superseded', closed_at = clock_timestamp()
+            where source = %s and tax_year = %s and state = 'staging' returning import_id""",
+        [found.key.source, found.key.tax_year],
+    )
+    drop_staging(cursor, [row[0] for row in cursor.fetchall()])
+    cursor.execute(
+        "update etl.import set state = 'staging', error_code = null, message = null, closed_at = null where import_id = %s", [found.import_id]
+    )
+
+
+def held(found: Import) -> ReleaseHeld:
+    """The error that says why no work is done on a held release."""
+    why = "was rolled back" if found.state == "rolled_back" else f"was refused ({found.error_code})"
+    return ReleaseHeld(
+        f"{found.key} {why} as import {found.import_id}: {found.message or 'no further word'}",
+        "another release, or a schema file that reads this one",
+        f"look at it, then mend the schema file or run: hcad-pipeline accept {found.import_id} --reason '...'",
+    )
+
+
+def record_release(cursor: Cursor, source: str, tax_year: int, release: str, profile: str, archives: Mapping[str, object]) -> None:
+    """Note what a source offers now."""
+    cursor.execute(
+        """insert into etl.release (source, tax_year, release, profile, archives) values (%s, %s, %s, %s, %s)
+           on conflict (source, tax_year, release) do update set last_seen_at = clock_timestamp(), profile = excluded.profile""",
+        [source, tax_year, release, profile, Json(archives)],
+    )
+
+
+def decide(cursor: Cursor, import_id: int, action: str, reason: str, decided_by: str) -> None:
+    """Note what a person decided about an import: ``accept`` or ``rollback``."""
+    cursor.execute(
+        "insert into etl.decision (import_id, action, reason, decided_by) values (%s, %s, %s, %s)",
+        [import_id, action, reason, decided_by],
+    )
+
+
+def take_source(cursor: Cursor, source: str, run_id: int) -> int:
+    """Raise the fencing token of a source for a run; returns the new token."""
+    cursor.execute(
+        """insert into etl.writer (source, token, run_id, taken_at) values (%s, 1, %s, clock_timestamp())
+           on conflict (source) do update set token = etl.writer.token + 1, run_id = excluded.run_id, taken_at = excluded.taken_at
+           returning token""",
+        [source, run_id],
+    )
+    row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def check_fence(cursor: Cursor, source: str, token: int | None) -> None:
+    """Keep a run from writing after a newer one has taken its source; ``None``: a plain Luigi run, which holds no token.
+
+    Raises:
+        FencedOut: another run holds the source now.
+    """
+    if token is None:
+        return
+    cursor.execute("select token, run_id from etl.writer where source = %s for share", [source])
+    row = cursor.fetchone()
+    if row is None or row[0] != token:
+        raise FencedOut(
+            f"run {row[1] if row else '?'} has taken over {source} (token {row[0] if row else '?'}, ours is {token})",
+            "the token that this run was given",
+            "nothing; the newer run does the work",
+        )
+
+
+def _lock_source_year(cursor: Cursor, source: str, tax_year: int) -> None:
+    cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline import {source} {tax_year}"])
+
+
+def _import(cursor: Cursor) -> Import | None:
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    return Import(row[0], ImportKey(row[1], row[2], row[3], row[4]), row[5], row[6], row[7], row[8])

@@ -1,0 +1,133 @@
+"""Which addresses a download may lead to.
+
+A URL is http or https, and every address that its host resolves to is a global one or lies in a network that the source
+allows. The same is asked again of the address that the socket was in fact connected to, before a byte is sent, so that a
+name which resolves differently a moment later gains nothing. A chain that was https once never goes on over http.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from pipeline.download.redact import redact
+from pipeline.errors import AddressRefused, ConfigurationError, DownloadError
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_TODO = "correct the source's URL, or name the network in its allow_addresses if it is meant"
+
+
+class AddressRule:
+    """The addresses that are allowed: global ones, and those in the networks given.
+
+    Args:
+        allow_addresses: networks or single addresses, as CIDR texts (``127.0.0.0/8``).
+
+    Raises:
+        ConfigurationError: a text is no network.
+    """
+
+    def __init__(self, allow_addresses: Sequence[str] = ()) -> None:
+        try:
+            self._allowed = tuple(ipaddress.ip_network(text, strict=False) for text in allow_addresses)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"allow_addresses holds what is no network: {error}", "CIDR texts such as 10.0.0.0/8", "correct the source's file"
+            ) from None
+
+    def check_address(self, text: str) -> None:
+        """Raise AddressRefused unless this IP address may be connected to."""
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if any(address in network for network in self._allowed):
+            return
+        if not address.is_global or address.is_multicast:
+            raise AddressRefused(
+                f"the download leads to {address}, which is not a public address",
+                "a public address, or one that the source allows",
+                _TODO,
+            )
+
+    def check_url(self, url: str, came_from: str | None = None) -> None:
+        """Judge a URL before it is asked for.
+
+        Args:
+            url: absolute.
+            came_from: the URL that redirected to it.
+
+        Raises:
+            AddressRefused: scheme, host or one of the host's addresses is not allowed, or https would become http.
+            DownloadError: the host's name cannot be resolved now.
+        """
+        try:
+            split = urlsplit(url)
+            scheme, host, port = split.scheme.lower(), split.hostname, split.port
+        except ValueError:
+            raise AddressRefused(f"{redact(url)} is not a URL", "http://host/path or https://host/path", _TODO) from None
+        if scheme not in _DEFAULT_PORTS or not host:
+            raise AddressRefused(f"{redact(url)} is not an address of the web", "http://host/path or https://host/path", _TODO)
+        if came_from is not None and scheme == "http" and urlsplit(came_from).scheme.lower() == "https":
+            raise AddressRefused(f"{redact(came_from)} leads from https to {redact(url)}", "https all the way", _TODO)
+        for address in _resolve(host, port or _DEFAULT_PORTS[scheme]):
+            self.check_address(address)
+
+
+def _resolve(host: str, port: int) -> tuple[str, ...]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise DownloadError(
+            f"the name {host} cannot be resolved ({error.strerror})", "an address", "nothing if it passes; else see DNS"
+        ) from None
+    except UnicodeError:
+        raise AddressRefused(f"{host!r} cannot be a host's name", "a name or an address", _TODO) from None
+    return tuple(str(entry[4][0]) for entry in found)
+
+
+class CheckedAdapter(HTTPAdapter):
+    """A requests adapter without retries of its own, which judges the peer of every socket it opens itself.
+
+    Through a configured proxy the peer is the proxy, which the operator chose: there only the URL is judged.
+    """
+
+    def __init__(self, check_address: Callable[[str], None]) -> None:
+        self._check_address = check_address
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools from connections that know the rule."""
+        super().init_poolmanager(*args, **kwargs)
+        check = self._check_address
+
+        class Connection(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return _checked(super()._new_conn(), check)
+
+        class TlsConnection(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return _checked(super()._new_conn(), check)
+
+        class Pool(HTTPConnectionPool):
+            ConnectionCls = Connection
+
+        class TlsPool(HTTPSConnectionPool):
+            ConnectionCls = TlsConnection
+
+        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
+
+
+def _checked(connection: socket.socket, check: Callable[[str], None]) -> socket.socket:
+    try:
+        check(connection.getpeername()[0])
+    except BaseException:
+        connection.close()
+        raise
+    return connection

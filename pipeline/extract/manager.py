@@ -1,0 +1,225 @@
+"""Turns an archive into a folder of members, measured and cut into parts, or into an error and nothing.
+
+The folder appears by one rename, with ``manifest.json`` in it: a kill at any instant leaves the working folder, which the next
+extraction removes. Each member is inflated once; while its bytes pass they are written, hashed, checked against the CRC,
+measured and cut. Nothing is held whole: memory depends neither on a member's length nor on a line's. An unsafe entry,
+wanted or not, refuses the archive; damage in a member that nobody wants is a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline.catalog.model import Limits
+from pipeline.errors import ArchiveError, ChecksumMismatch
+from pipeline.extract.archive import Kind, OpenArchive, kind_of, readable, reading
+from pipeline.extract.cut import LineCutter
+from pipeline.extract.folder import create_file, existing_manifest, working_folder, write_all, writing
+from pipeline.extract.stream_archive import GzArchive, TarArchive
+from pipeline.extract.wanted import MANIFEST, Selection, WantedMember
+from pipeline.extract.zip_archive import ZipArchive
+from pipeline.handoff import Manifest, Member, OnEvent, ignore, publish_folder, write_json
+
+PART_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What a full reading found: the kind of archive, how many files, and their bytes in all."""
+
+    kind: Kind
+    members: int
+    bytes: int
+
+
+class ExtractManager:
+    """Extracts, streams and verifies archives.
+
+    Args:
+        part_bytes: a part ends with the first line that makes it this long.
+        limits: how many members, bytes a member and bytes out for bytes in an archive may have.
+        on_event: is told ``extract.member`` (archive, member, bytes, lines, parts, seconds) and, as a warning,
+            ``extract.unneeded_member_damaged`` (archive, member, error).
+    """
+
+    def __init__(self, *, part_bytes: int = PART_BYTES, limits: Limits, on_event: OnEvent = ignore) -> None:
+        self._part_bytes = part_bytes
+        self._limits = limits
+        self._on_event = on_event
+
+    def extract_archive(
+        self,
+        archive_path: Path,
+        dest_dir: Path,
+        validate: bool = True,
+        *,
+        members: Sequence[WantedMember] | None = None,
+        sha256: str | None = None,
+        archive_name: str | None = None,
+    ) -> Manifest:
+        """Extract the wanted members into ``dest_dir``; a folder that is there already is returned as it is.
+
+        Args:
+            archive_path: the archive.
+            dest_dir: is made by one rename, with the members and ``manifest.json`` in it.
+            validate: read the unneeded members too (damage there is a warning), and compare the archive with ``sha256``.
+                Wanted members are always checked in full.
+            members: what is wanted; None: every file, under its own path.
+            sha256: the archive's, when it is known; else it is computed.
+            archive_name: the archive's name in the manifest and in messages, when the file is called otherwise.
+
+        Returns:
+            The manifest; ``Member.name`` is the wanted member's declared name.
+
+        Raises:
+            ArchiveError: damage in a wanted member or in the archive's structure, an unsafe entry, a limit exceeded, or
+                ``dest_dir`` is not what an extraction made.
+            MemberError: a required member is missing, or a wanted one is there twice.
+            ChecksumMismatch: the archive is not the one of ``sha256``.
+            DiskError: writing or reading failed.
+            ConfigurationError: the wanted names are no file names, or contradict each other.
+        """
+        finished = existing_manifest(dest_dir)
+        if finished is not None:
+            return finished
+        name = archive_name or archive_path.name
+        selection = Selection(name, members)
+        if sha256 is None or validate:
+            sha256 = _archive_sha256(archive_path, name, sha256)
+        with working_folder(dest_dir) as part:
+            extracted = tuple(self._extract_into(part, archive_path, name, selection, validate))
+            with writing(dest_dir):
+                write_json(part / MANIFEST, Manifest(name, sha256, extracted))
+                publish_folder(part, dest_dir)
+        published = existing_manifest(dest_dir)
+        if published is None:
+            raise ArchiveError(f"{dest_dir} is gone right after it was made", "the folder", "see who removes files there")
+        return published
+
+    def stream_extract(
+        self, archive_path: Path, file_filter: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield the files of an archive without writing any: the path that :meth:`extract_archive` itself takes.
+
+        Args:
+            archive_path: the archive.
+            file_filter: is asked with each file's path inside the archive; None: all.
+
+        Yields:
+            Path and chunks of bytes, in the archive's order. The chunks are to be read before the next file is asked for; a
+            file's CRC is checked with its last chunk, so one that is not read to its end is not checked.
+
+        Raises:
+            ArchiveError: damage, an unsafe entry (whether the filter takes it or not), a limit exceeded.
+            DiskError: reading failed.
+        """
+        return self._stream(archive_path, archive_path.name, file_filter or (lambda name: True), lambda: None)
+
+    def verify_archive(self, archive_path: Path) -> ArchiveReport:
+        """Read every member to its end, checksums included.
+
+        Raises:
+            ArchiveError: damage anywhere, an unsafe entry, a limit exceeded.
+            DiskError: reading failed.
+        """
+        with readable(archive_path, archive_path.name) as file:
+            kind = self._open(file, archive_path.name).kind
+        members = size = 0
+        for _, chunks in self.stream_extract(archive_path):
+            members += 1
+            size += sum(map(len, chunks))
+        return ArchiveReport(kind, members, size)
+
+    def _stream(
+        self, path: Path, archive: str, accepts: Callable[[str], bool], on_listed: Callable[[], None]
+    ) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield what is accepted; ``on_listed`` is called once all names are known, before the first byte if possible."""
+        with readable(path, archive) as file:
+            opened = self._open(file, archive)
+            entries = opened.entries()
+            if opened.is_listed:
+                entries = iter([entry for entry in entries if accepts(entry.name)])
+                on_listed()
+            for entry in entries:
+                if opened.is_listed or accepts(entry.name):
+                    yield entry.name, entry.chunks()
+            if not opened.is_listed:
+                on_listed()
+
+    def _open(self, file: IO[bytes], archive: str) -> OpenArchive:
+        with reading(archive):
+            kind = kind_of(file, archive)
+        if kind == "zip":
+            return ZipArchive(file, archive, self._limits)
+        if kind == "gz":
+            return GzArchive(file, archive, self._limits)
+        return TarArchive(file, archive, self._limits, kind)
+
+    def _extract_into(self, folder: Path, path: Path, archive: str, selection: Selection, validate: bool) -> Iterator[Member]:
+        """Write the wanted members into the working folder, and yield what they are."""
+        files: dict[str, str | None] = {}
+
+        def accepts(name: str) -> bool:
+            files[name] = selection.file_for(name)
+            return validate or files[name] is not None
+
+        for name, chunks in self._stream(path, archive, accepts, selection.check):
+            file = files[name]
+            if file is None:
+                self._read_unneeded(archive, name, chunks)
+            else:
+                yield self._extract_member(folder, file, archive, chunks)
+
+    def _extract_member(self, folder: Path, file: str, archive: str, chunks: Iterator[bytes]) -> Member:
+        """The one pass over a member: written, hashed, measured and cut while it is inflated."""
+        started = time.monotonic()
+        cutter, digest = LineCutter(self._part_bytes), hashlib.sha256()
+        with writing(folder / file):
+            descriptor = create_file(folder, file)
+        try:
+            for chunk in chunks:
+                with writing(folder / file):
+                    write_all(descriptor, chunk)
+                digest.update(chunk)
+                cutter.feed(chunk)
+        finally:
+            os.close(descriptor)
+        measure = cutter.finish()
+        self._on_event(
+            "extract.member",
+            {
+                "archive": archive,
+                "member": file,
+                "bytes": measure.bytes,
+                "lines": measure.lines,
+                "parts": len(measure.parts),
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
+        return Member(name=file, file=file, sha256=digest.hexdigest(), **vars(measure))
+
+    def _read_unneeded(self, archive: str, name: str, chunks: Iterator[bytes]) -> None:
+        try:
+            for _ in chunks:
+                pass
+        except ArchiveError as error:
+            self._on_event("extract.unneeded_member_damaged", {"archive": archive, "member": name, "error": str(error)})
+
+
+def _archive_sha256(path: Path, archive: str, expected: str | None) -> str:
+    """Hash the archive; ChecksumMismatch when it is not the expected one."""
+    with readable(path, archive) as file, reading(archive):
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and found != expected.lower():
+        raise ChecksumMismatch(
+            f"{archive} on disk has sha256 {found}",
+            f"sha256 {expected.lower()}, as when it was downloaded",
+            "remove the archive; the next run downloads it again",
+        )
+    return found

@@ -1,0 +1,118 @@
+"""Which members of an archive are wanted, and under which of their names they are found.
+
+Districts change the case of a file name, put members into a folder, rename them from year to year: a member matches by
+the last component of its path, without regard to case, under its declared name or an alias. A required member that is not
+there, and any member that is there twice, stops the extraction with a list of what the archive holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.catalog.model import Limits
+from pipeline.errors import ArchiveError, ConfigurationError, MemberError
+from pipeline.extract.safety import safe_name
+
+MANIFEST = "manifest.json"
+#: Goes up when the same archive would be cut or measured in another way.
+_CUT_REVISION = 1
+
+
+@dataclass(frozen=True)
+class WantedMember:
+    """A member that a table is read from: its name, other names it has had, and whether the archive must hold it."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    required: bool = True
+
+
+def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: int) -> str:
+    """Return 12 hexadecimal digits that identify what an extraction is asked for: members (in any order), limits, part size."""
+    document = {
+        "revision": _CUT_REVISION,
+        "members": None if members is None else sorted([m.name, sorted(m.aliases), m.required] for m in members),
+        "limits": dataclasses.asdict(limits),
+        "part_bytes": part_bytes,
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def _is_file_name(name: str) -> bool:
+    try:
+        return "/" not in name and safe_name("", name) == name and name.casefold() != MANIFEST
+    except ArchiveError:
+        return False
+
+
+class Selection:
+    """Sorts an archive's files, as they come, into wanted and unneeded.
+
+    Args:
+        archive: the archive's name, for messages.
+        members: what is wanted; None: every file, under its own path.
+
+    Raises:
+        ConfigurationError: a wanted name is no file name, or two wanted members claim the same name.
+    """
+
+    def __init__(self, archive: str, members: Sequence[WantedMember] | None) -> None:
+        self._archive = archive
+        self._members = members
+        self._claims: dict[str, WantedMember] = {}
+        self._found: dict[str, list[str]] = {}
+        self._names: list[str] = []
+        for member in members or ():
+            if not _is_file_name(member.name):
+                raise ConfigurationError(f"the wanted member {member.name!r}", "a plain file name", "correct the schema file")
+            for name in {member.name.casefold(), *(alias.casefold() for alias in member.aliases)}:
+                if self._claims.setdefault(name, member) is not member:
+                    raise ConfigurationError(
+                        f"two wanted members are called {name}", "names of their own", "correct the schema file"
+                    )
+
+    def file_for(self, name: str) -> str | None:
+        """Note an entry and return the file to write it to; None: it is not wanted, or is a second one of its kind."""
+        self._names.append(name)
+        if self._members is None:
+            file = name
+        else:
+            member = self._claims.get(PurePosixPath(name).name.casefold())
+            if member is None:
+                return None
+            file = member.name
+        found = self._found.setdefault(file, [])
+        found.append(name)
+        return file if len(found) == 1 else None
+
+    def check(self) -> None:
+        """Judge the selection when all entries are known.
+
+        Raises:
+            MemberError: a required member is missing, one is there twice, or files stand in each other's way.
+        """
+        for file, names in self._found.items():
+            if len(names) > 1:
+                self._refuse(f"{len(names)} entries stand for {file}: {', '.join(names)}", "one")
+        for member in self._members or ():
+            if member.required and member.name not in self._found:
+                self._refuse(f"no member {' or '.join((member.name, *member.aliases))}", "it, in whichever case and folder")
+        folders = {folder.as_posix() for file in self._found for folder in PurePosixPath(file).parents}
+        for file in self._found:
+            if file in folders or file.casefold() == MANIFEST:
+                self._refuse(f"the file {file} cannot stand beside the other files", "another name")
+
+    def _refuse(self, seen: str, expected: str) -> None:
+        shown = ", ".join(self._names[:50]) or "nothing"
+        more = f" and {len(self._names) - 50} more" if len(self._names) > 50 else ""
+        raise MemberError(
+            f"{self._archive}: {seen}; it holds {shown}{more}",
+            expected,
+            "add the new name to the member's aliases, or ask the publisher",
+        )

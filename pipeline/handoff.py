@@ -1,0 +1,196 @@
+"""What one stage hands to the next: small frozen dataclasses, and JSON files that hold them.
+
+A stage imports no other stage; it takes a path, one of these, and a callback for events. Every class here reads back
+equal from its own JSON. The files are written with :func:`write_json`, which makes the bytes durable before the name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+#: Called by a stage with an event's name and its figures; the observe package turns them into log lines and ledger rows.
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+
+
+def ignore(event: str, figures: Mapping[str, Any]) -> None:
+    """Take an event and do nothing: the default of every stage."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a download brought: the archive's bytes and the validators they came with.
+
+    ``file`` is the archive's name in the receipt's own folder, ``bytes`` its length, ``fingerprint`` the identity that
+    the validators give (see ``pipeline.download.fingerprint``).
+    """
+
+    url: str
+    file: str
+    sha256: str
+    bytes: int
+    fingerprint: str
+    etag: str | None
+    last_modified: str | None
+    requests_made: int
+    fetched_at: str
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a receipt back."""
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A byte range ``[start, end)`` of a member, cut after a line end; ``first_line`` counts from 1 over the member."""
+
+    number: int
+    start: int
+    end: int
+    first_line: int
+    lines: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file out of an archive, as the extract stage measured it.
+
+    ``name`` is its name in the archive and ``file`` its name in the manifest's folder. ``first_line`` and ``last_line``
+    are the lines without their ends, decoded as latin-1 (one character a byte) and cut at 65,536 bytes. ``widths`` counts
+    lines by their length in bytes without the line end, for the 32 commonest lengths; ``other_widths`` counts the rest.
+    ``crlf``, ``lf`` count the line ends; ``unterminated`` says that the last line has none. A last line without an end
+    counts as a line; ``lines`` is 0 for an empty member.
+    """
+
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+    lines: int
+    first_line: str
+    last_line: str
+    crlf: int
+    lf: int
+    unterminated: bool
+    widths: Mapping[int, int]
+    other_widths: int
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a member back."""
+        fields = dict(document)
+        fields["widths"] = {int(width): count for width, count in document["widths"].items()}
+        fields["parts"] = tuple(Part(**part) for part in document["parts"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The members of one archive, extracted and cut into parts."""
+
+    archive: str
+    sha256: str
+    members: tuple[Member, ...]
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a manifest back."""
+        members = tuple(Member.from_json(member) for member in document["members"])
+        return cls(document["archive"], document["sha256"], members)
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """The account of one transformed part: ``read = written + quarantined + duplicate + filtered``, always.
+
+    ``filtered`` counts, by reason, the records that are no rows (``blank_line``); ``nulled`` counts, by
+    ``column:reason``, values that a declared rule turned into NULL; ``refused`` counts the quarantined rows by
+    ``column:reason``.
+    """
+
+    table: str
+    part: int
+    read: int
+    written: int
+    quarantined: int
+    duplicate: int
+    filtered: Mapping[str, int]
+    nulled: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every record read is accounted for."""
+        return self.read == self.written + self.quarantined + self.duplicate + sum(self.filtered.values())
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a report back."""
+        return cls(**document)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file (UTF-8)."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a dataclass or plain structure as JSON: temporary name, fsync, rename, fsync of the folder.
+
+    A kill at any instant leaves the old file or the new one, never half of one.
+    """
+    if dataclasses.is_dataclass(document) and not isinstance(document, type):
+        document = dataclasses.asdict(document)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "w", encoding="utf-8") as out:
+        json.dump(document, out, indent=1, sort_keys=True)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_folder(part: Path, folder: Path) -> None:
+    """Rename a finished working folder into place, durably: every file in it and both names are on disk.
+
+    Args:
+        part: the working folder, beside ``folder``, complete and closed.
+        folder: the name that means "done". When another process got there first, its folder stays and ours is dropped:
+            both were made from the same input.
+    """
+    for file in part.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    for inner in (*(path for path in part.rglob("*") if path.is_dir()), part):
+        fsync_folder(inner)
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(part)
+    fsync_folder(folder.parent)

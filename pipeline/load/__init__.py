@@ -1,0 +1,1 @@
+"""Load: staging by COPY, the gate, the one publish transaction, history and rollback."""

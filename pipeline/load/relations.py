@@ -1,0 +1,86 @@
+"""The tables of the database that belong to one table of the catalog, and their names.
+
+For ``hcad.real_acct``: the live table ``hcad.real_acct`` with one partition a tax year, the history ``history.hcad_real_acct``,
+and for import 12 the staging tables ``etl_staging.i12_real_acct_keys`` (key, hash, part and line of every row) and
+``etl_staging.i12_real_acct_rows`` (whole rows, only those whose hash is not live).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from pipeline.catalog.model import Table
+from pipeline.database.ledger import STAGING_SCHEMA
+
+#: PostgreSQL cuts identifiers after 63 bytes; a longer name of ours ends in a hash instead.
+LONGEST_NAME = 63
+
+
+def identifier(*names: str) -> sql.Identifier:
+    """A quoted identifier, schema first; a last name that is too long keeps its beginning and gets a hash."""
+    *schema, name = names
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return sql.Identifier(*schema, name)
+
+
+def comma(items: Iterable[sql.Composable]) -> sql.Composed:
+    """``a, b, c``."""
+    return sql.SQL(", ").join(items)
+
+
+def names(columns: Iterable[str], prefix: str = "") -> sql.Composed:
+    """``"a", "b"``, each behind ``prefix.`` when one is given."""
+    return comma(sql.Identifier(prefix, column) if prefix else sql.Identifier(column) for column in columns)
+
+
+def same(columns: Iterable[str], left: str, right: str) -> sql.Composed:
+    """``left.a = right.a and left.b = right.b``: for columns that are never NULL."""
+    pairs = [sql.SQL("{} = {}").format(sql.Identifier(left, column), sql.Identifier(right, column)) for column in columns]
+    return sql.SQL(" and ").join(pairs)
+
+
+@dataclass(frozen=True)
+class Relations:
+    """The relations of one table, and for one import its staging tables."""
+
+    table: Table
+    import_id: int = 0
+
+    @property
+    def live(self) -> sql.Identifier:
+        """The partitioned live table."""
+        return identifier(self.table.source, self.table.name)
+
+    def partition(self, tax_year: int) -> sql.Identifier:
+        """The live table's partition of a tax year."""
+        return identifier(self.table.source, f"{self.table.name}_{tax_year}")
+
+    @property
+    def history(self) -> sql.Identifier:
+        """The before-images."""
+        return identifier("history", f"{self.table.source}_{self.table.name}")
+
+    @property
+    def keys(self) -> sql.Identifier:
+        """Narrow staging: part, line, key (or parent) and hash of every row."""
+        return identifier(STAGING_SCHEMA, f"i{self.import_id}_{self.table.name}_keys")
+
+    @property
+    def rows(self) -> sql.Identifier:
+        """Wide staging: the rows whose hash is not live."""
+        return identifier(STAGING_SCHEMA, f"i{self.import_id}_{self.table.name}_rows")
+
+    @property
+    def anchor(self) -> tuple[str, ...]:
+        """The columns that narrow staging carries: the key, or the parent of a table without one."""
+        return self.table.key or self.table.parent
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The source's columns, in the order of the schema file."""
+        return tuple(column.name for column in self.table.columns)

@@ -1,0 +1,187 @@
+"""DDL: a live table comes into being, gets a new partition or a new column, and is never reshaped silently.
+
+Each change is a short transaction of its own with a lock time-out, before staging, so that a reader who holds the table
+open delays us and not the readers behind us. A column that has another type, a missing or extra NOT NULL column, or
+another primary key is refused with the statements that a person would have to weigh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg2 import sql
+from sqlalchemy import Engine
+
+from pipeline.catalog.model import Column, Table
+from pipeline.database.engine import transaction
+from pipeline.errors import ShapeError
+from pipeline.load.relations import Relations, comma, identifier, names
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+LOCK_TIMEOUT = "5s"
+
+#: What the pipeline adds to every live row, with types.
+OWN_TYPES = {"import_id": "bigint", "row_hash": "uuid"}
+
+LIVE_COLUMNS = """
+select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef or a.attidentity <> ''
+  from pg_attribute a where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped order by a.attnum
+"""
+PRIMARY_KEY = """
+select array_agg(a.attname order by k.place) from pg_index i, unnest(i.indkey) with ordinality k(attnum, place)
+  join pg_attribute a on a.attnum = k.attnum where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary
+"""
+
+
+@dataclass(frozen=True)
+class LiveColumn:
+    """A column as PostgreSQL has it."""
+
+    name: str
+    type: str
+    is_not_null: bool
+    has_default: bool
+
+
+def ensure_live(engine: Engine, table: Table, tax_year: int) -> None:
+    """Create or extend the live table, its partition of the tax year, its indexes and its history table.
+
+    Raises:
+        ShapeError: the live table differs in a way that is not changed silently; nothing was changed.
+        DatabaseUnavailable: a lock was not to be had within 5 s, or the server broke off.
+    """
+    relations = Relations(table)
+    with transaction(engine) as cursor:
+        # One at a time, whoever else runs: create-if-not-exists races otherwise.
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline ddl {table.qualified}"])
+        cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        live = _live_columns(cursor, relations)
+        if not live:
+            _create(cursor, relations)
+        else:
+            _check_shape(cursor, relations, live)
+            _add_columns(cursor, relations, live)
+        _create_partition(cursor, relations, tax_year)
+        _create_indexes(cursor, relations)
+
+
+def create_staging(cursor: Cursor, relations: Relations) -> None:
+    """Create the two unlogged staging tables of an import, if they are not there."""
+    anchor = [_definition(relations.table.column(name)) for name in relations.anchor]
+    cursor.execute(
+        sql.SQL("create unlogged table if not exists {} (part integer not null, line bigint not null, {}, row_hash uuid not null)").format(
+            relations.keys, comma(anchor)
+        )
+    )
+    columns = [_definition(column) for column in relations.table.columns]
+    cursor.execute(
+        sql.SQL("create unlogged table if not exists {} (part integer not null, line bigint not null, {}, row_hash uuid not null)").format(
+            relations.rows, comma(columns)
+        )
+    )
+
+
+def _live_columns(cursor: Cursor, relations: Relations) -> dict[str, LiveColumn]:
+    cursor.execute(LIVE_COLUMNS, [relations.live.as_string(cursor)])
+    return {row[0]: LiveColumn(*row) for row in cursor.fetchall()}
+
+
+def _create(cursor: Cursor, relations: Relations) -> None:
+    table = relations.table
+    seq = [] if table.is_keyed else [sql.SQL("seq integer not null")]
+    columns = [sql.SQL("tax_year integer not null"), *(_definition(column) for column in table.columns), *seq]
+    columns += [sql.SQL("{} {} not null").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in OWN_TYPES.items()]
+    columns.append(sql.SQL("primary key ({})").format(names(table.identity)))
+    cursor.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(table.source)))
+    cursor.execute(sql.SQL("create table {} ({}) partition by list (tax_year)").format(relations.live, comma(columns)))
+    key = [_definition(table.column(name)) for name in relations.anchor] + seq
+    cursor.execute(
+        sql.SQL(
+            """create table {} (import_id bigint not null, operation "char" not null check (operation in ('I', 'U', 'D')),
+               tax_year integer not null, {}, before_image jsonb, check ((operation = 'I') = (before_image is null)))"""
+        ).format(relations.history, comma(key))
+    )
+    cursor.execute(sql.SQL("create index on {} (import_id)").format(relations.history))
+    cursor.execute(sql.SQL("create index on {} ({})").format(relations.history, names(table.identity)))
+    _comment(cursor, relations, table.columns)
+
+
+def _comment(cursor: Cursor, relations: Relations, columns: tuple[Column, ...]) -> None:
+    if relations.table.doc:
+        cursor.execute(sql.SQL("comment on table {} is {}").format(relations.live, sql.Literal(relations.table.doc)))
+    for column in columns:
+        if column.doc:
+            target = sql.SQL("{}.{}").format(relations.live, sql.Identifier(column.name))
+            cursor.execute(sql.SQL("comment on column {} is {}").format(target, sql.Literal(column.doc)))
+
+
+def _check_shape(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> None:
+    table = relations.table
+    declared = {column.name: column for column in table.columns}
+    plan = [
+        f"alter table {table.qualified} alter column {name} type {column.type.sql} -- is {live[name].type}"
+        for name, column in declared.items()
+        if name in live and live[name].type != column.type.sql
+    ]
+    plan += [
+        f"alter table {table.qualified} alter column {name} {'set' if column.required else 'drop'} not null"
+        for name, column in declared.items()
+        if name in live and live[name].is_not_null != column.required
+    ]
+    own = {"tax_year", "seq", *OWN_TYPES}
+    plan += [
+        f"alter table {table.qualified} drop column {column.name} -- or give it a default: it is NOT NULL and not in the schema file"
+        for column in live.values()
+        if column.name not in declared and column.name not in own and column.is_not_null and not column.has_default
+    ]
+    cursor.execute(PRIMARY_KEY, [relations.live.as_string(cursor)])
+    row = cursor.fetchone()
+    if tuple((row[0] if row else None) or ()) != table.identity:
+        plan.append(f"-- the primary key is {row[0] if row else None}, the schema file says {list(table.identity)}: rebuild the table")
+    if plan:
+        raise ShapeError(
+            f"the live table {table.qualified} is not what its schema file says",
+            "the same types and the same key; new columns are added without asking",
+            "weigh and run, then start again: " + "; ".join(plan),
+        )
+
+
+def _add_columns(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> None:
+    new = tuple(column for column in relations.table.columns if column.name not in live)
+    for column in new:
+        if column.required:
+            raise ShapeError(
+                f"{relations.table.qualified} has rows, and column {column.name} is new and required",
+                "a new column that may be NULL until every row has been read again",
+                f"declare {column.name} without required = true, import once, then set it",
+            )
+        cursor.execute(sql.SQL("alter table {} add column {}").format(relations.live, _definition(column)))
+    _comment(cursor, relations, new)
+
+
+def _create_partition(cursor: Cursor, relations: Relations, tax_year: int) -> None:
+    partition = relations.partition(tax_year)
+    cursor.execute("select to_regclass(%s) is not null", [partition.as_string(cursor)])
+    row = cursor.fetchone()
+    if row and row[0]:
+        return
+    # Made apart and attached: ATTACH takes a lock that readers do not notice, PARTITION OF would stop them.
+    cursor.execute(sql.SQL("create table {} (like {} including all)").format(partition, relations.live))
+    year = sql.Literal(tax_year)
+    cursor.execute(sql.SQL("alter table {} attach partition {} for values in ({})").format(relations.live, partition, year))
+
+
+def _create_indexes(cursor: Cursor, relations: Relations) -> None:
+    for index in relations.table.indexes:
+        name = identifier(f"{relations.table.name}_{'_'.join(index.columns)}_idx")
+        cursor.execute(
+            sql.SQL("create index if not exists {} on {} ({})").format(name, relations.live, names(("tax_year", *index.columns)))
+        )
+
+
+def _definition(column: Column) -> sql.Composed:
+    null = sql.SQL(" not null") if column.required else sql.SQL("")
+    return sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type.sql), null)

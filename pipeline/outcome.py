@@ -1,0 +1,127 @@
+"""What became of each source and tax year of a run, by the ledger; and the exit code that says so.
+
+Luigi's own code counts only where the ledger is silent: Luigi that could not start, or a task that broke before it began.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from pipeline.catalog.recipe import release_recipe
+from pipeline.database import ledger
+from pipeline.database.engine import transaction
+from pipeline.database.ledger import ImportKey
+from pipeline.database.runs import FailedAttempt
+from pipeline.handoff import read_json
+from pipeline.releases import probe_path
+from pipeline.settings import Settings, find_source
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+#: The worst of several codes is the run's: a bug before refused data, before what passes, before "not there yet".
+SEVERITY = (40, 35, 31, 30, 20, 0)
+#: Luigi's codes (config/luigi.cfg) in ours, for a run whose ledger has no word.
+LUIGI_CODES = {0: 0, 10: 10, 20: 30, 25: 30, 30: 30, 35: 35, 40: 40}
+
+
+@dataclass(frozen=True)
+class TableOutcome:
+    """The account of one table: ``read = loaded + quarantined + duplicate + filtered``; ``written`` is what the publish wrote."""
+
+    table: str
+    disposition: str
+    read: int
+    loaded: int
+    quarantined: int
+    duplicate: int
+    filtered: int
+    written: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SyncOutcome:
+    """What became of one source and tax year.
+
+    ``state``: ``published`` (by this run), ``unchanged`` (it was current before), ``not_published`` (the district has none yet),
+    ``refused``, ``failed``. ``tables`` is the account of the current import.
+    """
+
+    source: str
+    year: int
+    state: str
+    exit_code: int
+    message: str
+    import_id: int | None
+    tables: tuple[TableOutcome, ...]
+
+
+def outcome_of(
+    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, failures: Sequence[FailedAttempt]
+) -> SyncOutcome:
+    """Ask the probe's file and the ledger what became of a source's tax year."""
+    tables: tuple[TableOutcome, ...] = ()
+    found, is_new = None, False
+    path = probe_path(settings.state, source, year, as_of)
+    probe = read_json(path) if path.is_file() else None
+    with transaction(engine) as cursor:
+        if probe and probe["status"] == "found":
+            key = ImportKey(source, year, probe["release"], release_recipe(find_source(source), year))
+            found = ledger.standing(cursor, key)
+        current = ledger.current(cursor, source, year)
+        if current:
+            tables = _tables(cursor, current.import_id)
+            cursor.execute("select published_at >= %s from etl.import where import_id = %s", [as_of.replace(tzinfo=dt.UTC), current.import_id])
+            is_new = bool((cursor.fetchone() or (False,))[0])
+    import_id = current.import_id if current else None
+    if found and found.state == "published":
+        return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, "", import_id, tables)
+    if found and found.is_held:
+        return SyncOutcome(source, year, "refused", 31, str(ledger.held(found)), import_id, tables)
+    ours = [failure for failure in failures if _is_of(failure, source, year)]
+    if ours:
+        worst = min(ours, key=lambda failure: _severity(failure.exit_code))
+        code = worst.exit_code or 40
+        return SyncOutcome(source, year, "refused" if code == 31 else "failed", code, worst.message or "", import_id, tables)
+    if probe and probe["status"] == "not_published":
+        message = f"{source} has not published {year} yet: no {', '.join(probe['missing']) or 'archive'}"
+        return SyncOutcome(source, year, "not_published", 20, message, import_id, tables)
+    return SyncOutcome(source, year, "failed", 30, "it did not come to an end; see the log", import_id, tables)
+
+
+def run_outcome(syncs: Sequence[SyncOutcome], failures: Sequence[FailedAttempt], luigi_code: int) -> tuple[int, str, str]:
+    """The run's exit code, a word for it, and a sentence."""
+    codes = [sync.exit_code for sync in syncs]
+    if not failures and not any(code not in (0, 20) for code in codes) and luigi_code != 0:
+        codes.append(LUIGI_CODES.get(luigi_code, 40 if luigi_code > 0 else 30))
+    code = min(codes, key=_severity)
+    if code == 0:
+        changed = [f"{sync.source} {sync.year}" for sync in syncs if sync.state == "published"]
+        return 0, "done", f"published {', '.join(changed)}" if changed else "nothing new"
+    word = {20: "not_published", 31: "refused"}.get(code, "failed")
+    messages = [sync.message for sync in syncs if sync.exit_code == code] or [f"luigi ended with {luigi_code}; see the log"]
+    return code, word, messages[0]
+
+
+def _severity(code: int | None) -> int:
+    return SEVERITY.index(code) if code in SEVERITY else 0
+
+
+def _is_of(failure: FailedAttempt, source: str, year: int) -> bool:
+    parameters = failure.parameters
+    return parameters.get("source", source) == source and parameters.get("year", str(year)) == str(year)
+
+
+def _tables(cursor: Cursor, import_id: int) -> tuple[TableOutcome, ...]:
+    cursor.execute(
+        """select table_name, disposition, rows_read, rows_loaded, quarantined, duplicate, filtered, inserted + updated + deleted, seconds
+             from etl.import_table where import_id = %s order by table_name""",
+        [import_id],
+    )
+    return tuple(TableOutcome(*row) for row in cursor.fetchall())

@@ -1,0 +1,194 @@
+"""One run: the lock, the luigi process, the outcome from the ledger, the exit code.
+
+``hcad-pipeline run`` and ETLOrchestrator come here. The run takes the lock of every source that it is about, starts the same
+``luigi`` command that a person would type as a process group of its own, waits, and then asks the ledger, not Luigi, what
+became of each source and tax year. SIGTERM, SIGINT and SIGHUP end the whole group; a run that is killed outright leaves
+nothing to clean up by hand: its lock dies with it, and its token no longer lets its leftovers write.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy import Engine
+
+from pipeline import configuration, scheduler
+from pipeline.database import runs
+from pipeline.database.server import open_database, server_url
+from pipeline.errors import Interrupted, PipelineError
+from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
+from pipeline.releases import AS_OF_FORMAT
+from pipeline.settings import Settings, chosen_syncs
+
+STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a run is about.
+
+    Attributes:
+        source: one source; None: every enabled one.
+        year: one tax year of ``source``; None: all that its file names.
+        as_of: the run's instant, UTC without a zone; the same again goes on where that run stopped.
+        workers: tasks at once.
+        scheduler_url: luigid; None: as configured.
+        local_scheduler: do without luigid.
+        timeout_s: end the run after so long; None: never.
+        log: where Luigi's log goes; None: ``var/logs/<as_of>.log``.
+    """
+
+    source: str | None = None
+    year: int | None = None
+    as_of: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC).replace(microsecond=0, tzinfo=None))
+    workers: int = 2
+    scheduler_url: str | None = None
+    local_scheduler: bool = False
+    timeout_s: float | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended. ``exit_code`` is the process's; ``syncs`` has one entry a source and tax year."""
+
+    run_id: int
+    exit_code: int
+    outcome: str
+    message: str
+    syncs: tuple[SyncOutcome, ...]
+    log: Path
+
+
+def run(settings: Settings, request: RunRequest) -> RunOutcome:
+    """Run the pipeline once.
+
+    Raises:
+        PipelineError: the run could not begin (locked, no database, no scheduler, wrong configuration); its ``exit_code`` is
+            the process's.
+    """
+    syncs = chosen_syncs(request.source, request.year)
+    url = server_url(settings.database_url, settings.state)
+    engine = open_database(url.render_as_string(hide_password=False), settings.state)
+    log = request.log or settings.state / "logs" / f"{request.as_of.strftime(AS_OF_FORMAT)}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    run_id = runs.start_run(engine, _command_line(request), settings.profile, request.as_of)
+    try:
+        sources = sorted({source for source, _ in syncs})
+        with runs.SourceLocks(engine, run_id, sources) as locks:
+            scheduler_url = request.scheduler_url or settings.scheduler_url
+            if not request.local_scheduler:
+                scheduler.require_scheduler(scheduler_url)
+                scheduler.forgive(scheduler_url, sources)
+            environment = _environment(settings, url.render_as_string(hide_password=False), run_id, locks.tokens)
+            code = _run_luigi(_arguments(request, scheduler_url), environment, log, request.timeout_s)
+            return _conclude(engine, settings, request, run_id, syncs, code, log)
+    except PipelineError as error:
+        runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
+        raise
+
+
+def _conclude(
+    engine: Engine, settings: Settings, request: RunRequest, run_id: int, syncs: list[tuple[str, int]], luigi_code: int, log: Path
+) -> RunOutcome:
+    failures = runs.failed_attempts(engine, run_id)
+    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, failures) for source, year in syncs)
+    exit_code, outcome, message = run_outcome(outcomes, failures, luigi_code)
+    runs.finish_run(engine, run_id, outcome, exit_code, message)
+    return RunOutcome(run_id, exit_code, outcome, message, outcomes, log)
+
+
+def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
+    task = ["SyncSource", "--source", request.source, "--year", str(request.year)] if request.source and request.year else ["SyncAll"]
+    if request.source and not request.year:
+        task += ["--only", request.source]
+    where = ["--local-scheduler"] if request.local_scheduler else ["--scheduler-url", scheduler_url]
+    return [
+        sys.executable, "-m", "luigi", "--module", "pipeline.tasks", *map(str, task),
+        "--as-of", request.as_of.strftime("%Y-%m-%dT%H%M%S"), "--workers", str(request.workers), "--no-lock",
+        "--logging-conf-file", str(configuration.config_folder() / "logging.conf"), *where,
+    ]  # fmt: skip
+
+
+def _command_line(request: RunRequest) -> str:
+    return f"run --source {request.source or 'all'} --year {request.year or 'all'} --workers {request.workers}"
+
+
+def _environment(settings: Settings, database_url: str, run_id: int, tokens: Mapping[str, int]) -> dict[str, str]:
+    package = str(configuration.PACKAGE.parent)
+    path = os.environ.get("PYTHONPATH")
+    return os.environ | {
+        "DATABASE_URL": database_url,
+        "PYTHONPATH": f"{package}{os.pathsep}{path}" if path else package,
+        configuration.STATE: str(settings.state),
+        configuration.PROFILE: settings.profile,
+        configuration.RUN_ID: str(run_id),
+        configuration.TOKENS: json.dumps(dict(tokens)),
+    }
+
+
+def _run_luigi(arguments: list[str], environment: Mapping[str, str], log: Path, timeout_s: float | None) -> int:
+    """Start luigi as a process group, wait, and see that nothing of the group is left; returns its exit code.
+
+    Raises:
+        Interrupted: a signal, or the time-out, ended it.
+    """
+    with open(log, "ab") as out, _interruptible():
+        child = subprocess.Popen(  # noqa: S603  # arguments of our own
+            arguments, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            cwd=configuration.home(), start_new_session=True,
+        )  # fmt: skip
+        try:
+            return child.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise Interrupted(f"the run took more than {timeout_s:g} s", "an end within --timeout", "run again: it goes on") from error
+        finally:
+            _end_group(child)
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        try:
+            child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            _signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+    # Luigi's own task processes outlive their parent when that is killed.
+    _signal_group(child.pid, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn the signals that ask a process to end into Interrupted, where signals can be received at all."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(f"{signal.Signals(number).name} received", "to be left to finish", "run again: it goes on where it stopped")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""luigid as a client sees it: is it there, and does it forgive.
+
+luigid counts a kill as a failure and shuts a task out after a few of them. A run that holds the lock knows that nobody else is
+at work on its tasks, and has them forgiven before it starts. This speaks luigid's HTTP interface; luigi is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import requests
+
+from pipeline.errors import SchedulerUnavailable
+
+TIMEOUT_S = 10.0
+
+
+def require_scheduler(url: str) -> None:
+    """Make sure that luigid answers.
+
+    Raises:
+        SchedulerUnavailable: it does not.
+    """
+    try:
+        requests.head(url, timeout=TIMEOUT_S).raise_for_status()
+    except requests.RequestException as error:
+        raise SchedulerUnavailable(
+            f"no luigid at {url} ({type(error).__name__})", "a running luigid", "start scripts/luigid.sh, or pass --local-scheduler"
+        ) from error
+
+
+def forgive(url: str, sources: list[str]) -> int:
+    """Have luigid forget the failures of the tasks of these sources, and offer shut out ones again; returns how many.
+
+    Raises:
+        SchedulerUnavailable: luigid broke off.
+    """
+    forgiven = 0
+    for status in ("FAILED", "DISABLED"):
+        tasks: dict[str, Any] = _call(url, "task_list", status=status, upstream_status="", limit=False) or {}
+        for task_id, task in tasks.items():
+            parameters = task.get("params", {})
+            if parameters.get("source") not in sources and task.get("name") != "SyncAll":
+                continue
+            _call(url, "re_enable_task" if status == "DISABLED" else "forgive_failures", task_id=task_id)
+            forgiven += 1
+    return forgiven
+
+
+def _call(url: str, method: str, **arguments: Any) -> Any:
+    try:
+        answer = requests.post(f"{url.rstrip('/')}/api/{method}", data={"data": json.dumps(arguments)}, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.json()["response"]
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise SchedulerUnavailable(f"luigid at {url}: {error}", f"an answer to {method}", "see luigid's log") from error

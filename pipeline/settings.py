@@ -1,0 +1,183 @@
+"""The one place where ``config/luigi.cfg`` becomes typed values.
+
+The classes below are the project's own sections of that file; :func:`read_settings` puts them together with the
+environment into one frozen object. A value of the wrong kind stops here and names its section and key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import luigi
+from luigi.parameter import ParameterException
+
+from pipeline import configuration
+from pipeline.catalog.load import load_catalog
+from pipeline.catalog.model import Source
+from pipeline.errors import ConfigurationError
+
+
+class paths(luigi.Config):  # noqa: N801  # the section's name
+    """Where the state lies."""
+
+    state = luigi.Parameter(default="var")
+
+
+class catalog(luigi.Config):  # noqa: N801
+    """Which schema files, under which profile."""
+
+    path = luigi.Parameter(default="")
+    profile = luigi.Parameter(default="production")
+
+
+class database(luigi.Config):  # noqa: N801
+    """The PostgreSQL server."""
+
+    url = luigi.Parameter(default="", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+
+class download(luigi.Config):  # noqa: N801
+    """Where archives come from, and how patiently."""
+
+    mirror = luigi.Parameter(default="")
+    mirror_addresses = luigi.Parameter(default="")
+    connect_timeout_s = luigi.FloatParameter(default=10.0)
+    read_timeout_s = luigi.FloatParameter(default=60.0)
+    max_retries = luigi.IntParameter(default=3)
+
+
+class extract(luigi.Config):  # noqa: N801
+    """How members are cut."""
+
+    part_bytes = luigi.IntParameter(default=64 << 20)
+
+
+class transform(luigi.Config):  # noqa: N801
+    """How much is read at a time."""
+
+    chunk_rows = luigi.IntParameter(default=20_000)
+
+
+class load(luigi.Config):  # noqa: N801
+    """How much is sent at a time."""
+
+    batch_rows = luigi.IntParameter(default=20_000)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration and the environment, typed. ``database_url`` is empty when the embedded server is to be used."""
+
+    state: Path
+    catalog_path: Path | None
+    profile: str
+    database_url: str
+    mirror: str
+    mirror_addresses: tuple[str, ...]
+    timeout_s: tuple[float, float]
+    max_retries: int
+    part_bytes: int
+    chunk_rows: int
+    batch_rows: int
+    scheduler_url: str
+    run_id: int | None
+    tokens: Mapping[str, int] | None
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the configuration that LUIGI_CONFIG_PATH names, and the environment over it.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind or out of range.
+    """
+    try:
+        path = str(catalog().path)
+        positive = {
+            "[extract] part_bytes": int(extract().part_bytes),
+            "[transform] chunk_rows": int(transform().chunk_rows),
+            "[load] batch_rows": int(load().batch_rows),
+        }
+        settings = Settings(
+            state=_absolute(environ.get(configuration.STATE) or str(paths().state)),
+            catalog_path=_absolute(path) if path else None,
+            profile=environ.get(configuration.PROFILE) or str(catalog().profile),
+            database_url=environ.get("DATABASE_URL") or str(database().url),
+            mirror=environ.get(configuration.MIRROR) or str(download().mirror),
+            mirror_addresses=tuple(str(download().mirror_addresses).split()),
+            timeout_s=(float(download().connect_timeout_s), float(download().read_timeout_s)),
+            max_retries=int(download().max_retries),
+            part_bytes=positive["[extract] part_bytes"],
+            chunk_rows=positive["[transform] chunk_rows"],
+            batch_rows=positive["[load] batch_rows"],
+            scheduler_url=luigi.configuration.get_config().get("core", "scheduler_url", "http://127.0.0.1:8082/"),
+            run_id=int(environ[configuration.RUN_ID]) if environ.get(configuration.RUN_ID) else None,
+            tokens=json.loads(environ[configuration.TOKENS]) if environ.get(configuration.TOKENS) else None,
+        )
+    except (ValueError, ParameterException) as error:
+        raise ConfigurationError(f"a setting that cannot be read: {error}", "see the comments in config/luigi.cfg", "correct it") from error
+    for name, value in positive.items():
+        if value < 1:
+            raise ConfigurationError(f"{name} = {value}", "1 or more", "correct config/luigi.cfg")
+    return settings
+
+
+@lru_cache(maxsize=1)
+def process_settings() -> Settings:
+    """The settings of this process, read once; the processes that Luigi forks inherit them."""
+    return read_settings()
+
+
+@lru_cache(maxsize=1)
+def process_sources() -> Mapping[str, Source]:
+    """The catalog of this process under the chosen profile, with the mirror's address where one is set."""
+    ours = process_settings()
+    catalog = load_catalog(ours.catalog_path, profile=ours.profile)
+    if not ours.mirror:
+        return catalog
+    return {
+        name: replace(
+            source, base_url=ours.mirror.replace("{source}", name), allow_addresses=(*source.allow_addresses, *ours.mirror_addresses)
+        )
+        for name, source in catalog.items()
+    }
+
+
+def find_source(name: str) -> Source:
+    """The source of that name.
+
+    Raises:
+        ConfigurationError: the catalog has none.
+    """
+    try:
+        return process_sources()[name]
+    except KeyError:
+        known = ", ".join(sorted(process_sources()))
+        raise ConfigurationError(f"source {name!r}", f"one of {known}", "name one of these") from None
+
+
+def chosen_syncs(source: str | None, year: int | None) -> list[tuple[str, int]]:
+    """Which source and tax years a run is about: one of each, all years of one source, or every enabled source.
+
+    Raises:
+        ConfigurationError: there is no such source, or none is enabled.
+    """
+    if source:
+        return [(source, tax_year) for tax_year in ((year,) if year else find_source(source).tax_years)]
+    chosen = [found for found in process_sources().values() if found.enabled]
+    if not chosen:
+        raise ConfigurationError("no source is enabled", "enabled = true in a source.toml", "enable one, or name one")
+    return [(found.name, tax_year) for found in chosen for tax_year in found.tax_years]
+
+
+def is_configured() -> bool:
+    """Whether Luigi has read a configuration with exit codes of its own, ours or one made from it."""
+    return bool(luigi.configuration.get_config().getint("retcode", "task_failed", 0))
+
+
+def _absolute(path: str) -> Path:
+    return (configuration.home() / Path(path).expanduser()).resolve()

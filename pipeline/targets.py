@@ -1,0 +1,113 @@
+"""The targets: a file, a folder, an archive with its receipt, and a marker row in PostgreSQL.
+
+A target exists exactly when its work is committed: it was renamed into place after fsync, or its row was committed in the
+transaction of the data that it speaks for. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import luigi
+from sqlalchemy import Engine
+
+from pipeline.database import ledger
+from pipeline.database.engine import transaction
+from pipeline.database.ledger import ImportKey
+from pipeline.handoff import Receipt, read_json
+
+
+class FileTarget(luigi.Target):
+    """A JSON file that was renamed into place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def exists(self) -> bool:
+        """Whether the file is there and not empty."""
+        return self.path.is_file() and self.path.stat().st_size > 0
+
+    def read(self) -> Any:
+        """The document."""
+        return read_json(self.path)
+
+
+class FolderTarget(luigi.Target):
+    """A folder that was renamed into place once, with ``document`` as the last thing written into it."""
+
+    def __init__(self, path: Path, document: str) -> None:
+        self.path, self.document = path, path / document
+
+    def exists(self) -> bool:
+        """Whether the folder and its document are there."""
+        return self.document.is_file()
+
+    def read(self) -> Any:
+        """The document."""
+        return read_json(self.document)
+
+
+class ArchiveTarget(luigi.Target):
+    """A downloaded archive and its receipt, which is written after the archive has its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.receipt = path, path.with_name(f"{path.name}.receipt.json")
+
+    def exists(self) -> bool:
+        """Whether the receipt is there and the archive has the size that it states."""
+        if not (self.receipt.is_file() and self.path.is_file()):
+            return False
+        return self.read().bytes == self.path.stat().st_size
+
+    def read(self) -> Receipt:
+        """The receipt."""
+        return Receipt.from_json(read_json(self.receipt))
+
+
+@dataclass(frozen=True)
+class MarkerRow:
+    """What a marker speaks for. ``table`` and ``part`` only where the kind has them."""
+
+    kind: Literal["part", "table", "checked", "published"]
+    key: ImportKey
+    table: str = ""
+    part: int = -1
+
+
+class MarkerTarget(luigi.Target):
+    """A row of the ledger.
+
+    An import that is current answers yes to every marker below it: its staging is gone because its work is done. One that was
+    superseded answers no: the same release offered again is new work.
+    """
+
+    def __init__(self, engine: Engine, row: MarkerRow) -> None:
+        self.engine, self.row = engine, row
+
+    def exists(self) -> bool:
+        """Whether the row is committed.
+
+        Raises:
+            DatabaseUnavailable: nobody can say.
+        """
+        with transaction(self.engine) as cursor:
+            found = ledger.standing(cursor, self.row.key)
+            if found is None or self.row.kind == "published" or not found.is_open:
+                return found is not None and found.state == "published"
+            base = ledger.current(cursor, self.row.key.source, self.row.key.tax_year)
+            if found.base_import_id != (base.import_id if base else None):
+                return False
+            cursor.execute(*self._query(found.import_id))
+            return cursor.fetchone() is not None
+
+    def _query(self, import_id: int) -> tuple[str, list[object]]:
+        if self.row.kind == "part":
+            return (
+                "select 1 from etl.checkpoint where import_id = %s and table_name = %s and part = %s",
+                [import_id, self.row.table, self.row.part],
+            )
+        if self.row.kind == "table":
+            return "select 1 from etl.staged_table where import_id = %s and table_name = %s", [import_id, self.row.table]
+        return "select 1 from etl.checked where import_id = %s", [import_id]

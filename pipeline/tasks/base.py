@@ -1,0 +1,120 @@
+"""What every task has: the settings, its source, the database, and the paths of its targets.
+
+Settings, catalog and database are read once a process and inherited by the task processes that Luigi forks; nothing is
+connected before a task or a target asks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import luigi
+from sqlalchemy import Engine
+
+from pipeline.catalog.model import Source, Table
+from pipeline.catalog.recipe import release_recipe
+from pipeline.database.ledger import ImportKey
+from pipeline.database.server import open_database
+from pipeline.download.manager import DownloadManager
+from pipeline.errors import ConfigurationError
+from pipeline.extract.manager import ExtractManager
+from pipeline.extract.wanted import WantedMember, cut_id
+from pipeline.load.manager import LoadManager
+from pipeline.observe.events import log_event
+from pipeline.releases import Release
+from pipeline.settings import find_source, process_settings, process_sources
+
+
+settings = process_settings
+
+
+sources = process_sources
+
+
+def engine() -> Engine:
+    """The database, with the ledger up to date."""
+    return open_database(settings().database_url, settings().state)
+
+
+class PipelineTask(luigi.Task):
+    """A task of one source and tax year."""
+
+    source = luigi.Parameter(description="a folder of schemas/ that has a source.toml")
+    year = luigi.IntParameter(description="the tax year")
+
+    def of_source(self) -> Source:
+        """The source."""
+        return find_source(self.source)
+
+    def folder(self, kind: str) -> Path:
+        """Where targets of one kind lie: ``var/<kind>/<source>/<year>``."""
+        return settings().state / kind / self.source / str(self.year)
+
+    def downloads(self) -> DownloadManager:
+        """The download stage."""
+        ours = settings()
+        return DownloadManager(timeout_s=ours.timeout_s, allow_addresses=self.of_source().allow_addresses, on_event=log_event)
+
+    def extracts(self) -> ExtractManager:
+        """The extract stage."""
+        return ExtractManager(part_bytes=settings().part_bytes, limits=self.of_source().limits, on_event=log_event)
+
+    def loads(self) -> LoadManager:
+        """The load stage."""
+        ours = settings()
+        return LoadManager(engine(), profile=ours.profile, tokens=ours.tokens, batch_rows=ours.batch_rows, on_event=log_event)
+
+
+class ImportTask(PipelineTask):
+    """A task on the way of one import: it carries the release and the recipe."""
+
+    release = luigi.Parameter(description="what the source offers: hash of its archives' fingerprints")
+    recipe = luigi.Parameter(description="what our schema and code make of it: hash of all wanted tables' recipes")
+
+    @property
+    def key(self) -> ImportKey:
+        """The import's identity."""
+        return ImportKey(self.source, self.year, self.release, self.recipe)
+
+    def offered(self) -> Release:
+        """The release."""
+        return Release.read(settings().state, self.source, self.year, self.release)
+
+    def require_recipe(self) -> None:
+        """Stop unless the schema files are those that the recipe in the parameters was taken from.
+
+        Raises:
+            ConfigurationError: they were edited since, or the recipe was typed by hand.
+        """
+        ours = release_recipe(self.of_source(), self.year)
+        if ours != self.recipe:
+            raise ConfigurationError(
+                f"recipe {self.recipe}, and the schema files give {ours}", "the recipe of the schema files", "start the run again"
+            )
+
+
+def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
+    """The members that the tables of a tax year, and the version field, want from an archive; by name."""
+    tables = [table for table in source.tables_for(year) if table.archive == archive]
+    members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
+    if source.version and source.version.archive == archive:
+        members.setdefault(source.version.member.lower(), WantedMember(source.version.member, (), True))
+    return tuple(members[name] for name in sorted(members))
+
+
+def cut_of(source: Source, year: int, archive: str) -> str:
+    """The hash of what is taken out of an archive and how it is cut."""
+    return cut_id(wanted_members(source, year, archive), source.limits, settings().part_bytes)
+
+
+def table_of(source: Source, name: str) -> Table:
+    """The table of that name.
+
+    Raises:
+        ConfigurationError: the source has none.
+    """
+    try:
+        return source.table(name)
+    except KeyError:
+        known = ", ".join(table.name for table in source.tables)
+        raise ConfigurationError(f"table {name!r} of {source.name}", f"one of {known}", "name one of these") from None

@@ -1,0 +1,83 @@
+"""SyncSource and SyncAll: the tasks that a person, a timer or the runner asks for."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+import luigi
+
+from pipeline.catalog.recipe import release_recipe
+from pipeline.database import ledger
+from pipeline.database.engine import transaction
+from pipeline.settings import chosen_syncs
+from pipeline.tasks.base import PipelineTask, engine
+from pipeline.tasks.download import ProbeRelease
+from pipeline.tasks.load import PublishRelease
+
+
+def now() -> dt.datetime:
+    """This instant, UTC, to the second: the default of ``as_of``."""
+    return dt.datetime.now(dt.UTC).replace(microsecond=0, tzinfo=None)
+
+
+class SyncSource(PipelineTask):
+    """Bring one source's tax year to what it offers now.
+
+    Complete when the probe's file exists and the release in it is published: "this release is current", not "it ran". A plain
+    task: a WrapperTask would call itself complete while its publish had been killed.
+    """
+
+    as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
+
+    def requires(self) -> ProbeRelease:
+        """What is offered."""
+        return self.clone(ProbeRelease)
+
+    def publish(self) -> PublishRelease | None:
+        """The publish of the release that the probe saw; None when there is none yet."""
+        release = self.requires().output().read()["release"]
+        if release is None:
+            return None
+        recipe = release_recipe(self.of_source(), self.year)
+        return PublishRelease(source=self.source, year=self.year, release=release, recipe=recipe)
+
+    def complete(self) -> bool:
+        """Whether the probe was taken and what it saw is current."""
+        if not self.requires().complete():
+            return False
+        publish = self.publish()
+        return publish is None or publish.complete()
+
+    def run(self) -> Iterator[PublishRelease]:
+        """Ask for the publish, unless the release is held.
+
+        Raises:
+            ReleaseHeld: it was refused or rolled back before; no work is done on it.
+        """
+        publish = self.publish()
+        if publish is None:
+            return
+        with transaction(engine()) as cursor:
+            found = ledger.standing(cursor, publish.key)
+        if found and found.is_held:
+            raise ledger.held(found)
+        yield publish
+
+
+class SyncAll(luigi.Task):
+    """Every enabled source and each of its tax years; one that fails stops no other."""
+
+    as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
+    only = luigi.Parameter(default="", description="one source instead of all")
+
+    def requires(self) -> list[SyncSource]:
+        """The syncs."""
+        return [SyncSource(source=source, year=year, as_of=self.as_of) for source, year in chosen_syncs(self.only or None, None)]
+
+    def complete(self) -> bool:
+        """Whether every sync is complete."""
+        return all(sync.complete() for sync in self.requires())
+
+    def run(self) -> None:
+        """Nothing of its own to do."""

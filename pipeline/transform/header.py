@@ -1,0 +1,179 @@
+"""Which column stands where in a member, decided once a member from its first and last line.
+
+In goes a table, the layout chosen for the member and the member as measured; out comes a ``Reading``: the line that is
+the header, if any, and our column's name for each field. A header is known by its content, not by its place: districts
+have sent it as the first line, as the last line of a sorted file, and not at all. Columns are matched by name or alias,
+whatever their case, the blanks around them and their order. A wanted column that is missing, or there twice, stops the
+member with a message that lists what is there, what is missing, what is new and the closest names. Without a header the
+fields are taken in the order of the schema file, and only when their number is the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from pipeline.catalog.model import Column, Layout, Table
+from pipeline.errors import EmptyMember, HeaderError
+from pipeline.handoff import Member
+
+#: A line with this share of the wanted names is a header. Values can equal a name by chance (real_acct's value status
+#: ``Noticed`` is also the name of a column), half of them cannot.
+_HEADER_SHARE = 0.5
+#: Between this share and the one above, a line is neither surely a header nor surely data: the member is refused.
+_DOUBTFUL_SHARE = 0.25
+
+_UTF8_MARK = "\xef\xbb\xbf"  # as latin-1 shows it
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read one member.
+
+    Attributes:
+        layout: the layout that was chosen for it.
+        header_line: the number of the header line, from 1 over the member; None: it has none.
+        fields: delimited: our column's name for each field of a line, in file order, None for a field that is ignored.
+            Fixed width: the names of the columns that have a position, in schema order.
+        notes: what an operator should know (fields that are ignored, columns in another order), without any value.
+    """
+
+    layout: Layout
+    header_line: int | None
+    fields: tuple[str | None, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_header(table: Table, layout: Layout, member: Member) -> Reading:
+    """Decide which line of a member is its header and which column each field is.
+
+    Raises:
+        EmptyMember: there is no line besides the header and blank lines.
+        HeaderError: a wanted column is missing, renamed or there twice; a column is unknown and the layout refuses
+            unknown columns; or there is no header and the number of fields is not the schema's.
+    """
+    wanted = [column for column in table.columns if column.name not in layout.absent]
+    if layout.format == "fixed_width":
+        _refuse_empty(table, member, header_lines=0)
+        return Reading(layout, None, tuple(column.name for column in wanted))
+    place = _header_place(table, layout, member, wanted)
+    _refuse_empty(table, member, header_lines=0 if place == "none" else 1)
+    if place == "none":
+        return _read_without_header(table, layout, member, wanted)
+    cells = _cells(member.first_line if place == "first" else member.last_line, layout)
+    fields, notes = _match(table, layout, member, wanted, cells)
+    return Reading(layout, 1 if place == "first" else member.lines, fields, notes)
+
+
+def _header_place(
+    table: Table, layout: Layout, member: Member, wanted: Sequence[Column]
+) -> Literal["first", "last", "none"]:
+    """Where the header is: as declared, or found by content."""
+    if layout.header != "detect":
+        return layout.header
+    names = [_names(column) for column in wanted]
+    shares: dict[Literal["first", "last"], float] = {}
+    lines: tuple[tuple[Literal["first", "last"], str], ...] = (("first", member.first_line), ("last", member.last_line))
+    for place, line in lines:
+        cells = {_fold(cell) for cell in _cells(line, layout)}
+        found = sum(1 for name in names if not name.isdisjoint(cells))
+        shares[place] = found / len(names)
+        if found >= 2 and _DOUBTFUL_SHARE <= shares[place] < _HEADER_SHARE:
+            _refuse(table, layout, member, wanted, _cells(line, layout), f"the {place} line is a header for a part only")
+    headers = [place for place, share in shares.items() if share >= _HEADER_SHARE]
+    if len(headers) == 2 and member.lines > 1:
+        _refuse(table, layout, member, wanted, _cells(member.last_line, layout), "the first and the last line are headers")
+    return headers[0] if headers else "none"
+
+
+def _read_without_header(table: Table, layout: Layout, member: Member, wanted: Sequence[Column]) -> Reading:
+    """Take the fields in the order of the schema file, if their number fits.
+
+    The first or the last line may be a broken one; one of them with the right number is enough, for every line is
+    checked by itself later on.
+    """
+    counts = [len(_cells(line, layout)) for line in (member.first_line, member.last_line)]
+    if len(wanted) not in counts:
+        raise HeaderError(
+            f"{member.name} has no header, and {counts[0]} fields in its first line, {counts[1]} in its last",
+            f"the {len(wanted)} columns of {table.qualified} in the order of its schema file, or a header that names them",
+            "compare the member with the publisher's layout and correct the schema file",
+        )
+    return Reading(layout, None, tuple(column.name for column in wanted), ("no header: columns in the schema's order",))
+
+
+def _match(
+    table: Table, layout: Layout, member: Member, wanted: Sequence[Column], cells: Sequence[str]
+) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+    """Our name for each cell of the header, and notes."""
+    by_name = {name: column.name for column in wanted for name in _names(column)}
+    fields = tuple(by_name.get(_fold(cell)) for cell in cells)
+    known = [field for field in fields if field is not None]
+    repeated = sorted({field for field in known if known.count(field) > 1})
+    if repeated:
+        _refuse(table, layout, member, wanted, cells, f"columns that stand there more than once: {', '.join(repeated)}")
+    if len(known) < len(wanted):
+        _refuse(table, layout, member, wanted, cells, "the header lacks wanted columns")
+    unknown = [cell.strip() or "(blank)" for cell, field in zip(cells, fields, strict=True) if field is None]
+    if unknown and layout.unknown_columns == "refuse":
+        _refuse(table, layout, member, wanted, cells, "the header has columns that the schema does not name")
+    notes = []
+    if unknown:
+        notes.append(f"columns ignored, which the schema does not name: {', '.join(unknown)}")
+    if known != [column.name for column in wanted]:
+        notes.append("columns in another order than the schema's")
+    return fields, tuple(notes)
+
+
+def _refuse(
+    table: Table, layout: Layout, member: Member, wanted: Sequence[Column], cells: Sequence[str], why: str
+) -> NoReturn:
+    """Raise HeaderError with all that a person needs to mend the schema file."""
+    there = [cell.strip() for cell in cells]
+    folded = [_fold(cell) for cell in cells]
+    missing = [column for column in wanted if _names(column).isdisjoint(folded)]
+    known = {name for column in wanted for name in _names(column)}
+    new = [cell for cell, fold in zip(there, folded, strict=True) if fold not in known]
+    lines = [why, f"there: {', '.join(there)}"]
+    if missing:
+        lines.append(f"missing: {', '.join(column.source for column in missing)}")
+    if new:
+        lines.append(f"new: {', '.join(cell or '(blank)' for cell in new)}")
+    for column in missing:
+        closest = difflib.get_close_matches(_fold(column.source), [_fold(cell) for cell in new], n=2)
+        if closest:
+            lines.append(f"closest to {column.source}: {', '.join(closest)}")
+    raise HeaderError(
+        f"{member.name}: {'; '.join(lines)}",
+        f"each of the {len(wanted)} columns of {table.qualified} once, unknown columns {layout.unknown_columns}d",
+        "if the publisher renamed or added a column, add an alias or the column to the schema file",
+    )
+
+
+def _refuse_empty(table: Table, member: Member, header_lines: int) -> None:
+    """Raise EmptyMember when nothing but the header and blank lines is there."""
+    blank = member.widths.get(0, 0)
+    if member.lines - blank - header_lines <= 0:
+        raise EmptyMember(
+            f"{member.name} has {member.lines} lines, of which {header_lines} header and {blank} blank, and no data record",
+            f"records of {table.qualified}",
+            "look at the archive on the publisher's site; the published rows stay as they are",
+        )
+
+
+def _cells(line: str, layout: Layout) -> list[str]:
+    """The cells of a line that came decoded as latin-1; a byte order mark in front is dropped."""
+    text = line.removeprefix(_UTF8_MARK).encode("latin-1").decode(layout.encoding, errors="replace")
+    return text.rstrip("\r").split(layout.delimiter)
+
+
+def _names(column: Column) -> set[str]:
+    """All names, folded, under which a header may show a column."""
+    return {_fold(name) for name in (column.source, *column.aliases)}
+
+
+def _fold(name: str) -> str:
+    """A name without regard to case and blanks around it."""
+    return name.strip().lower()

@@ -1,0 +1,60 @@
+"""Tests run against a real PostgreSQL: $TEST_DATABASE_URL where it is set, else the embedded one."""
+
+import os
+import tempfile
+import uuid
+from pathlib import Path
+
+# Luigi reads its configuration once, when it is first imported, and some of our tests import it.
+os.environ["LUIGI_CONFIG_PATH"] = str(Path(__file__).parents[1] / "config" / "luigi.cfg")
+
+import pytest
+import sqlalchemy as sa
+
+from pipeline.database.embedded import EmbeddedPostgres
+
+#: Nothing of a test outlives it.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="run the long soaks, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--run-slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="a long soak: --run-slow"))
+
+
+@pytest.fixture(scope="session")
+def server_url():
+    """The URL (a SQLAlchemy URL object) of a server on which a test may make databases."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield sa.make_url(given).set(drivername="postgresql+psycopg2")
+        return
+    # Kept, so that only the first run pays for initdb; test processes that run at once share it.
+    home = Path(tempfile.gettempdir(), f"hcad-pipeline-tests-{os.geteuid()}")
+    with EmbeddedPostgres(home, settings=FAST) as url:
+        yield sa.make_url(url)
+
+
+@pytest.fixture
+def database_url(server_url):
+    """The URL, as text, of an empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = sa.create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield server_url.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def engine(database_url):
+    """An engine on that database."""
+    engine = sa.create_engine(database_url)
+    yield engine
+    engine.dispose()

@@ -1,0 +1,170 @@
+"""Every shipped schema file: it loads, says what the district's own documents say, and its examples come true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.catalog import ROW_HASH_VERSION, load_catalog, shipped_schemas
+from pipeline.catalog.meta_schema import SOURCE_FILE, TABLE_FILE, all_keys
+from pipeline.catalog.toml_file import read_toml
+from pipeline.handoff import Member, Part
+from pipeline.transform import row_hash
+from pipeline.transform.layout import choose_layout, read_header
+from pipeline.transform.transformer import DataTransformer
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+CODEBOOK = json.loads((FIXTURES / "codebook" / "hcad-2025-02-24.json").read_text())
+PACS = json.loads((FIXTURES / "codebook" / "pacs-8.0.json").read_text())
+ENVIRON = {"SAMPLE_SERVER_URL": "http://127.0.0.1:1"}
+CATALOG = load_catalog(environ=ENVIRON)
+SAMPLE = load_catalog(profile="sample", environ=ENVIRON)
+TABLES = [table for source in CATALOG.values() for table in source.tables]
+EXAMPLES = [
+    pytest.param(table, example, id=f"{table.qualified}-{number}")
+    for table in TABLES
+    for number, example in enumerate(table.examples, start=1)
+]
+FILES = sorted(shipped_schemas().rglob("*.toml"))
+
+
+def member_of(path: Path, line: bytes) -> Member:
+    """One record with a line end, as the extract stage would describe it."""
+    content = line + b"\r\n"
+    path.write_bytes(content)
+    shown = line.decode("latin-1")
+    return Member(path.name, path.name, len(content), hashlib.sha256(content).hexdigest(), 1, shown, shown, 1, 0, False,
+                  {len(line): 1}, 0, (Part(0, 0, len(content), 1, 1),))  # fmt: skip
+
+
+def shown(value: object) -> str | None:
+    """A typed value as an example writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, date) else None if value is None else str(value)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_file_follows_its_meta_schema(path):
+    read_toml(path, SOURCE_FILE if path.name == "source.toml" else TABLE_FILE)
+
+
+def test_every_file_belongs_to_a_source():
+    names = {table.name for table in TABLES} | {"source"}
+    assert {path.stem for path in FILES} == names
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.qualified)
+def test_table_and_columns_are_documented_and_shown_by_an_example(table):
+    assert table.doc
+    assert not [column.name for column in table.columns if not column.doc]
+    assert any(example.gives for example in table.examples)
+    assert table.name == "real_mnrl" or any(example.refused for example in table.examples)
+
+
+@pytest.mark.parametrize("name", CODEBOOK)
+def test_columns_are_those_of_the_codebook_in_file_order(name):
+    table, stated = CATALOG["hcad"].table(name), CODEBOOK[name]
+    assert [column.source for column in table.columns] == stated["columns"]
+    assert [column.name for column in table.columns] == [column.lower() for column in stated["columns"]]
+    assert [column.source for column in table.columns if column.required] == stated["not_null"]
+    assert list(table.key) == stated["key"]
+    assert f"{table.archive}.zip".lower() == stated["archive"].lower()
+    assert table.member == f"{name}.txt"
+
+
+def test_all_71_columns_of_real_acct_are_there():
+    assert len(CATALOG["hcad"].table("real_acct").columns) == 71
+
+
+def test_owner_and_mailing_columns_are_personal():
+    table = CATALOG["hcad"].table("real_acct")
+    personal = [column.name for column in table.columns if column.personal]
+    assert personal == ["mailto", "mail_addr_1", "mail_addr_2", "mail_city", "mail_state", "mail_zip", "mail_country"]
+
+
+@pytest.mark.parametrize("version", PACS)
+@pytest.mark.parametrize("name", ["abstract_subdv", "country_code", "entity", "state_code"])
+def test_positions_are_those_of_the_official_layout(name, version):
+    table, fields = CATALOG["travis"].table(name), PACS[version][name]
+    layout = next(layout for layout in table.layouts if version in layout.versions)
+    assert [[column.name, column.start, column.end] for column in table.columns] == fields
+    assert (layout.record_width, layout.positions) == (fields[-1][2], {})
+    assert all(set(layout.versions) <= set(PACS) for layout in table.layouts), "only versions of which there is a document"
+
+
+def test_state_codes_of_travis_2020_are_a_layout_of_their_own():
+    official, travis = CATALOG["travis"].table("state_code").layouts
+    assert (official.record_width, travis.record_width) == (125, 124)
+    assert travis.positions == {"state_cd_year": (121, 124)}
+
+
+def test_sample_profile_asks_for_the_rows_of_the_bundle():
+    assert {name: source.enabled for name, source in CATALOG.items()} == {"hcad": True, "travis": False}
+    assert {name: source.enabled for name, source in SAMPLE.items()} == {"hcad": True, "travis": True}
+    wanted = {(name, year): [table.name for table in source.tables_for(year)]
+              for name, source in SAMPLE.items() for year in source.tax_years}  # fmt: skip
+    assert wanted == {
+        ("hcad", 2019): ["arb_protest_real"],
+        ("hcad", 2025): ["real_acct", "real_mnrl", "real_neighborhood_code"],
+        ("travis", 2019): ["abstract_subdv", "country_code", "entity", "state_code"],
+    }
+    for source in SAMPLE.values():
+        assert set(source.gate.floors) == {table.name for table in source.tables}
+        for year in source.tax_years:
+            for archive in source.archives_for(year):
+                assert (FIXTURES / "sample" / source.name / archive.path.format(year=year)).is_file()
+
+
+@pytest.mark.parametrize(("table", "example"), EXAMPLES)
+def test_example_comes_true(table, example, tmp_path):
+    layout_encoding = table.layouts[0].encoding
+    member = member_of(tmp_path / table.member, example.line.encode(layout_encoding))
+    version = table.layouts[0].versions[0] if table.layouts[0].versions else None
+    layout = choose_layout(table, member, year=example.year, version=version)
+    reading = read_header(table, layout, member)
+    report = DataTransformer(table, sample_every=1).transform_part(
+        tmp_path / table.member, member, member.parts[0], reading, tmp_path / "part"
+    )
+    assert report.is_balanced
+    rows = pq.read_table(tmp_path / "part" / "rows.parquet").to_pylist()
+    if example.refused:
+        quarantined = [json.loads(line) for line in (tmp_path / "part" / "quarantine.jsonl").read_text().splitlines()]
+        assert rows == []
+        assert [list(row["reasons"]) for row in quarantined] == [[example.refused]]
+        return
+    assert report.written == 1, (tmp_path / "part" / "quarantine.jsonl").read_text()
+    assert report.nulled == {}, "an example loses no value"
+    for name, text in example.gives.items():
+        value = rows[0][name]
+        is_same = Decimal(text) == value if isinstance(value, Decimal) and text is not None else shown(value) == text
+        assert is_same, f"{name}: {value!r} is not {text!r}"
+
+
+def test_row_hash_of_the_recipe_is_that_of_the_rows():
+    assert row_hash.ROW_HASH_VERSION == ROW_HASH_VERSION
+
+
+def test_every_key_of_the_language_is_documented():
+    documented: dict[str, Counter[str]] = {}
+    heading = ""
+    for line in (shipped_schemas() / "README.md").read_text().splitlines():
+        if line.startswith(("### ", "`[profile.<name>.gate]`")):
+            heading = line.split("`")[1]
+        elif line.startswith("| `"):
+            documented.setdefault(heading, Counter())[line.split("`")[1]] += 1
+    headings = {"archives.*": "[archives.<name>]", "profile.*": "[profile.<name>]", "profile.*.gate": "[profile.<name>.gate]",
+                "layout": "[[layout]]", "index": "[[index]]", "example": "[[example]]", "columns.*": "[columns]"}  # fmt: skip
+    expected: dict[str, Counter[str]] = {}
+    for inside, key in (*all_keys(SOURCE_FILE), *all_keys(TABLE_FILE)):
+        if inside:
+            section = ".".join(inside)
+            expected.setdefault(headings.get(section, f"[{section}]"), Counter())[key] += 1
+    assert documented == expected

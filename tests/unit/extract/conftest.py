@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.catalog.model import Limits
+from pipeline.extract import ExtractManager
+
+
+@pytest.fixture
+def make_manager() -> Callable[..., ExtractManager]:
+    def make(
+        *, max_members: int = 100, max_member_bytes: int = 1 << 30, max_ratio: float = 300.0, **settings: object
+    ) -> ExtractManager:
+        return ExtractManager(limits=Limits(max_members, max_member_bytes, max_ratio), **settings)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def manager(make_manager: Callable[..., ExtractManager]) -> ExtractManager:
+    return make_manager(part_bytes=1000)
