@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, status, quarantine, rollback, accept, up and down.
+"""hcad-pipeline: run, status, query, quarantine, rollback, accept, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -6,8 +6,10 @@ error. ``run`` is what nightly.sh calls.
 
 from __future__ import annotations
 
+import csv
 import getpass
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ from pipeline import __version__, configuration
 from pipeline.errors import ConfigurationError, PipelineError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
     from pipeline.runner import RunOutcome
     from pipeline.settings import Settings
@@ -32,6 +34,8 @@ TABLE_COLUMNS = ("source", "year", "table", "rows read", "loaded", "quarantined"
 def main() -> NoReturn:
     """Run the command line; every PipelineError becomes its sentence and its exit code."""
     configuration.use_configuration()
+    # What went wrong is shown below; the log's own line would only repeat it.
+    logging.getLogger("pipeline").addHandler(logging.NullHandler())
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -78,9 +82,11 @@ def run_command(
     if year and not source:
         raise ConfigurationError("--year without --source", "a source for the year", "add --source")
     orchestrator = ETLOrchestrator()
+    if sample := _started(orchestrator.settings, "sample-server"):
+        os.environ.setdefault("SAMPLE_SERVER_URL", sample.rstrip("/"))
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout, "log": log,
-        "scheduler_url": scheduler_url or _started_scheduler(orchestrator.settings),
+        "scheduler_url": scheduler_url or _started(orchestrator.settings, "luigid"),
     }  # fmt: skip
     if as_of:
         config["as_of"] = utc(as_of)
@@ -119,6 +125,23 @@ def quarantine(source: str, import_id: int | None, table: str | None, limit: int
 
 
 @cli.command()
+@click.argument("statement")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated, for a spreadsheet or a program.")
+def query(statement: str, as_csv: bool) -> None:
+    """Run one SQL statement in a read-only transaction and show its rows."""
+    from pipeline.status import read_rows
+
+    with _database() as (_, engine):
+        header, rows = read_rows(engine, statement)
+    if as_csv:
+        csv.writer(sys.stdout).writerows([header, *rows])
+        return
+    for line in aligned(header, [["" if cell is None else str(cell) for cell in row] for row in rows]):
+        click.echo(line)
+    click.echo(f"({len(rows)} rows)")
+
+
+@cli.command()
 @click.argument("import_id", type=int)
 @click.option("--reason", required=True, help="For the ledger.")
 def rollback(import_id: int, reason: str) -> None:
@@ -145,14 +168,22 @@ def accept(import_id: int, reason: str) -> None:
 
 
 @cli.command()
-def up() -> None:
+@click.option("--sample", is_flag=True, help="Serve the sample bundle of this checkout too, for --profile sample.")
+def up(sample: bool) -> None:
     """Start luigid, and the embedded PostgreSQL where no database is configured; print their URLs."""
     from pipeline import services
 
     with _database() as (settings, engine):
         luigid = services.start_luigid(settings.state, config=configuration.use_configuration())
-        click.echo(f"database   {engine.url.render_as_string(hide_password=True)}")
+        click.echo(f"database   {shown_url(engine.url)}")
         click.echo(f"scheduler  {luigid.url}")
+        if sample:
+            root = configuration.checkout()
+            if root is None:
+                raise ConfigurationError("--sample in an installed package", "a checkout, which has the sample bundle", "clone the project")
+            bundle = root / "tests" / "fixtures" / "sample"
+            server = services.start_sample_server(settings.state, root=bundle, script=root / "scripts" / "sample_server.py")
+            click.echo(f"sample     {server.url}")
 
 
 @cli.command()
@@ -169,10 +200,11 @@ def down() -> None:
     click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-def _started_scheduler(settings: Settings) -> str | None:
+def _started(settings: Settings, name: str) -> str | None:
+    """The URL of a service that ``up`` started in this state folder and that still runs."""
     from pipeline import services
 
-    return next((service.url for service in services.running(settings.state) if service.name == "luigid"), None)
+    return next((service.url for service in services.running(settings.state) if service.name == name), None)
 
 
 @contextmanager
@@ -205,6 +237,11 @@ def _writing(import_id: int, command: str) -> Iterator[tuple[Engine, dict[str, i
         except PipelineError as error:
             runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
             raise
+
+
+def shown_url(url: URL) -> str:
+    """A database's URL as psql and every other client take it, without the password."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def _show(outcome: RunOutcome) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg2
 from psycopg2.extras import RealDictCursor
 from sqlalchemy import Engine
 
 from pipeline.database.engine import connect, translated
+from pipeline.errors import ConfigurationError
 
 CURRENT = """
 select i.source, i.tax_year, i.import_id, i.release, i.recipe, i.profile, i.published_at,
@@ -61,6 +63,27 @@ def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 def read_quarantine(engine: Engine, source: str, import_id: int | None, table: str | None, limit: int) -> list[dict[str, Any]]:
     """Quarantined rows of a source, of one import (None: the newest that has some) and one table (None: all)."""
     return _query(engine, QUARANTINE, {"source": source, "import_id": import_id, "table": table, "limit": limit})
+
+
+def read_rows(engine: Engine, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The column names and rows of one statement, run in a read-only transaction.
+
+    Raises:
+        ConfigurationError: PostgreSQL refuses the statement, or it has no rows to give.
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    connection = connect(engine)
+    try:
+        with translated(), connection.cursor() as cursor:
+            connection.set_session(readonly=True)
+            cursor.execute(statement)
+            if cursor.description is None:
+                raise ConfigurationError("a statement without rows", "a query", "begin it with select")
+            return [column.name for column in cursor.description], cursor.fetchall()
+    except (psycopg2.ProgrammingError, psycopg2.InternalError, psycopg2.DataError) as error:
+        raise ConfigurationError(f"PostgreSQL says: {' '.join(str(error).split())}", "a query that it takes", "correct it") from error
+    finally:
+        connection.close()
 
 
 def _query(engine: Engine, statement: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -221,8 +221,8 @@ def socket_folder(data: Path, account: Account | None) -> Path:
     if fits and not set(os.fspath(data)) & {",", '"', "'"}:
         return data
     name = f"hcad-pipeline-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"
-    for root in _SOCKET_ROOTS:
-        folder = root / name
+    # One that is there comes first: root and the data's owner must look for the same server in the same place.
+    for folder in sorted((root / name for root in _SOCKET_ROOTS), key=lambda folder: not os.path.lexists(folder)):
         try:
             folder.mkdir(mode=0o700)
         except FileExistsError:

@@ -155,8 +155,9 @@ def _decoded(chunk: Chunk, encoding: str) -> Chunk:
 
 def _check_rows(file_path: Path, frame: pd.DataFrame, good: Lines) -> None:
     if len(frame) != len(good):
+        begin = f" that begin at line {good.numbers[0]}" if len(good) else ""
         raise AccountingError(
-            f"{file_path.name}: {len(frame)} rows were read from the {len(good)} lines that begin at line {good.numbers[:1]}",
+            f"{file_path.name}: {len(frame)} rows were read from the {len(good)} lines{begin}",
             "one row a line",
             "this is a defect of the reader: keep the member and report it",
         )

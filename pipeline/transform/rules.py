@@ -102,14 +102,13 @@ def judge(validator: cerberus.Validator, record: Mapping[str, Any]) -> Verdict:
     # Nothing is normalised: the record is typed already, and Cerberus would copy its whole schema for each record.
     if validator.validate(record, normalize=False):
         return {}
-    messages = validator.errors
     verdict: dict[str, tuple[tuple[str, str], ...]] = {}
-    for name, texts in messages.items():
-        node = validator.document_error_tree[name]
-        rules = [error.rule or "unknown" for error in node.errors] if node is not None else []
-        if len(rules) != len(texts):  # nested rules: one message each, under one name
-            rules = ["rules"] * len(texts)
-        verdict[name] = tuple((rule, str(text)) for rule, text in zip(rules, texts, strict=True))
+    for name, messages in validator.errors.items():
+        rules = [error.rule for error in validator.document_error_tree[name].errors]
+        texts = [str(message) for message in messages]
+        if len(rules) != len(texts):  # a rule of rules (anyof): its message, and a list of those within it
+            rules, texts = rules[:1], ["; ".join(texts)]
+        verdict[name] = tuple(zip(rules, texts, strict=True))
     return verdict
 
 

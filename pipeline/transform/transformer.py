@@ -106,7 +106,8 @@ class DataTransformer:
             Column -> messages; empty when the record is good.
         """
         validator = self._validator if validation_rules is self.rules.schema else record_validator(validation_rules)
-        return {name: [message for _, message in errors] for name, errors in judge(validator, record).items()}
+        validator.validate(record, normalize=False)
+        return dict(validator.errors)
 
     def normalize_data(
         self, record: Mapping[str, str | None], normalization_rules: Mapping[str, Column]

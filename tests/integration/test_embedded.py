@@ -51,7 +51,8 @@ def query(url, text):
 
 def in_another_process(code, home, *, wait=True):
     """Run Python code that has `server`, an EmbeddedPostgres; give what it printed, or the process."""
-    head = "import sys; from pathlib import Path; from pipeline.database.embedded import EmbeddedPostgres as E\nserver = E(Path(sys.argv[1]))\n"
+    head = "import sys; from pathlib import Path; from pipeline.database.embedded import EmbeddedPostgres\n"
+    head += "server = EmbeddedPostgres(Path(sys.argv[1]))\n"
     process = subprocess.Popen([sys.executable, "-c", head + code, home], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     if not wait:
         return process
@@ -275,7 +276,7 @@ def test_socket_folder_that_somebody_else_planted_is_refused(folder, planted):
 
 def test_data_of_another_major_version_are_not_passed_over_for_an_empty_database(folder):
     (folder / "pg" / "data-15").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match="data-15.*PostgreSQL 18"):
+    with pytest.raises(ConfigurationError, match=r"data-15.*PostgreSQL 18"):
         EmbeddedPostgres(folder / "pg").start()
 
 
@@ -350,11 +351,15 @@ def test_normal_user_has_a_server_of_its_own_in_a_path_of_200_characters(folder)
             connection.cursor().execute("create table t as select 7 as n")
         connection.close()
         assert Path(url.query["host"]).stat().st_uid == (home / "data-18").stat().st_uid == os.getuid() == user.pw_uid
-        assert server.stop()
 
     as_nobody(start_twice_and_stop, {"HOME": str(home), embedded_places.BINDIR_VARIABLE: str(programs.bin)})
-    # And root, later, serves the same data as the user whose they are.
-    assert query(EmbeddedPostgres(home).start(), "select n from t") == 7
+    # And root finds the user's server, and starts it again as that user.
+    server = EmbeddedPostgres(home)
+    pid = postmaster(server)
+    assert query(server.start(), "select n from t") == 7
+    assert postmaster(server) == pid
+    assert server.stop()
+    assert query(server.start(), "select n from t") == 7
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="a user's own folder is never closed to its server")

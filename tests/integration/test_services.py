@@ -230,7 +230,7 @@ def test_sample_server_is_found_again_and_replaced_when_it_should_serve_another_
 
 
 def test_sample_server_that_does_not_start_says_why_with_its_log(state, sample):
-    with pytest.raises(TransientError, match="nowhere.py"):
+    with pytest.raises(TransientError, match=r"nowhere\.py"):
         services.start_sample_server(state, root=sample, script=SAMPLE_SERVER.with_name("nowhere.py"))
 
 

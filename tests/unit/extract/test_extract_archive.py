@@ -317,7 +317,8 @@ def test_leftovers_of_a_killed_extraction_are_removed_by_the_next(manager: Extra
         import pathlib, sys
         from pipeline.catalog.model import Limits
         from pipeline.extract import ExtractManager
-        slow = ExtractManager(limits=Limits(9, 1 << 40, 1e9), on_event=lambda *_: (print("written", flush=True), sys.stdin.read()))
+        wait = lambda *_: (print("written", flush=True), sys.stdin.read())
+        slow = ExtractManager(limits=Limits(9, 1 << 40, 1e9), on_event=wait)
         slow.extract_archive(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
     """)
     child = subprocess.Popen(

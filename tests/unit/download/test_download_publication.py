@@ -1,0 +1,94 @@
+"""The instants around the rename: what is durable, and in which order, seen from outside the process."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.download import DownloadManager
+
+CHILD = textwrap.dedent("""
+    import pathlib, sys
+    from pipeline.download import DownloadManager
+    from pipeline.errors import DiskError
+    try:
+        DownloadManager(allow_addresses=["127.0.0.0/8"]).download_file(sys.argv[1], pathlib.Path(sys.argv[2]))
+    except DiskError as error:
+        sys.exit(f"DISK {error}")
+""")
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace watches and injects")
+
+
+def under_strace(server: Any, archive: bytes, dest: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    server.routes["/a.zip"] = lambda request: request.answer("200 OK", {}, archive)
+    dest.write_bytes(b"the last good archive")
+    command = ["strace", "-f", "-qq", *options, sys.executable, "-c", CHILD, server.url("/a.zip"), str(dest)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "ptrace" in result.stderr.lower() and "not permitted" in result.stderr.lower():
+        pytest.skip("this machine does not let strace trace")
+    return result
+
+
+@needs_strace
+@pytest.mark.fault(22)
+def test_bytes_are_durable_before_the_name_and_the_name_before_success(server: Any, archive: bytes, tmp_path: Path) -> None:
+    dest, trace = tmp_path / "a.zip", tmp_path / "trace"
+    result = under_strace(server, archive, dest, "-y", "-e", "trace=fsync,rename,renameat,renameat2", "-o", str(trace))
+    assert result.returncode == 0, result.stderr
+    calls = re.findall(r"(fsync|rename)\w*\((.*)\)", trace.read_text())
+    assert [name for name, _ in calls] == ["fsync", "rename", "fsync"]
+    assert calls[0][1].endswith("a.zip.part>") and calls[2][1].endswith(f"{tmp_path}>")
+    assert dest.read_bytes() == archive
+
+
+@needs_strace
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("call", ["fsync:error=EIO:when=1", "rename:error=EROFS", "ftruncate:error=EIO"])
+def test_disk_that_fails_at_publication_leaves_the_old_archive(server: Any, archive: bytes, tmp_path: Path, call: str) -> None:
+    dest = tmp_path / "a.zip"
+    result = under_strace(server, archive, dest, "-e", f"inject={call}", "-o", "/dev/null")
+    assert "DISK E_DISK" in result.stderr
+    assert dest.read_bytes() == b"the last good archive" and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    assert len(server.requests) <= 1
+
+
+@needs_strace
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("call", ["fsync:signal=SIGKILL:when=1", "rename:signal=SIGKILL", "fsync:signal=SIGKILL:when=2"])
+def test_kill_at_publication_leaves_the_old_archive_or_the_new(
+    server: Any, archive: bytes, tmp_path: Path, call: str, manager: DownloadManager
+) -> None:
+    dest = tmp_path / "a.zip"
+    under_strace(server, archive, dest, "-e", f"inject={call}", "-o", "/dev/null")
+    assert dest.read_bytes() in (b"the last good archive", archive)
+    manager.download_file(server.url("/a.zip"), dest)
+    assert dest.read_bytes() == archive and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.fault(23)
+def test_writer_that_opened_the_part_just_before_it_was_published_spares_the_archive(
+    server: Any, archive: bytes, manager: DownloadManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process renames its part between our open and our lock; what we then hold is the published archive."""
+    server.routes["/a.zip"] = lambda request: request.answer("404 Not Found", {})
+    dest, part, real = tmp_path / "a.zip", tmp_path / "a.zip.part", fcntl.flock
+    part.write_bytes(b"published by the other")
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        if not dest.exists():
+            part.rename(dest)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(Exception, match="404"):
+        manager.download_file(server.url("/a.zip"), dest)
+    assert dest.read_bytes() == b"published by the other" and not part.exists()
