@@ -264,7 +264,9 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str
         for row in rows
     ]
     widths = [max(len(line[place]) for line in [tuple(header), *cells]) for place in range(len(header))]
-    text = [all(isinstance(row[place], str) and not str(row[place]).replace(".", "").isdigit() for row in rows) for place in range(len(header))]
+    text = [
+        all(isinstance(row[place], str) and not str(row[place]).replace(".", "").isdigit() for row in rows) for place in range(len(header))
+    ]
     return [
         "  ".join(cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, text, strict=True)).rstrip()
         for line in [tuple(header), *cells]

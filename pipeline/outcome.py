@@ -77,7 +77,9 @@ def outcome_of(
         current = ledger.current(cursor, source, year)
         if current:
             tables = _tables(cursor, current.import_id)
-            cursor.execute("select published_at >= %s from etl.import where import_id = %s", [as_of.replace(tzinfo=dt.UTC), current.import_id])
+            cursor.execute(
+                "select published_at >= %s from etl.import where import_id = %s", [as_of.replace(tzinfo=dt.UTC), current.import_id]
+            )
             is_new = bool((cursor.fetchone() or (False,))[0])
     import_id = current.import_id if current else None
     if found and found.state == "published":

@@ -145,7 +145,7 @@ def _run_luigi(arguments: list[str], environment: Mapping[str, str], log: Path, 
         Interrupted: a signal, or the time-out, ended it.
     """
     with open(log, "ab") as out, _interruptible():
-        child = subprocess.Popen(  # noqa: S603  # arguments of our own
+        child = subprocess.Popen(
             arguments, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             cwd=configuration.home(), start_new_session=True,
         )  # fmt: skip

@@ -14,7 +14,8 @@ from pipeline.errors import ConfigurationError
 CURRENT = """
 select i.source, i.tax_year, i.import_id, i.release, i.recipe, i.profile, i.published_at,
        (select sum(t.rows_loaded) from etl.import_table t where t.import_id = i.import_id)::bigint as rows,
-       (select max(r.last_seen_at) from etl.release r where r.source = i.source and r.tax_year = i.tax_year and r.release = i.release) as last_seen_at
+       (select r.last_seen_at from etl.release r
+         where (r.source, r.tax_year, r.release) = (i.source, i.tax_year, i.release)) as last_seen_at
   from etl.import i where i.state = 'published' order by 1, 2
 """
 HELD = """
@@ -48,7 +49,8 @@ def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     if found["held"]:
         lines += ["held"]
         lines += [
-            f"  {row['source']} {row['tax_year']}: import {row['import_id']} {row['state']} {row['error_code'] or ''} {row['message'] or ''}"
+            f"  {row['source']} {row['tax_year']}: import {row['import_id']} {row['state']} "
+            f"{row['error_code'] or ''} {row['message'] or ''}"
             for row in found["held"]
         ]
     lines += ["runs"]

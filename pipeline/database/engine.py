@@ -64,9 +64,8 @@ def transaction(engine: Engine) -> Iterator[Cursor]:
     Raises:
         DatabaseUnavailable: the server cannot be reached, broke off, is out of disk, or gave up on a lock or deadlock.
     """
-    with translated():
-        with closing(connect(engine)) as connection, connection, connection.cursor() as cursor:
-            yield cursor
+    with translated(), closing(connect(engine)) as connection, connection, connection.cursor() as cursor:
+        yield cursor
 
 
 def connect(engine: Engine) -> Connection:

@@ -66,7 +66,7 @@ def standing(cursor: Cursor, key: ImportKey) -> Import | None:
     cursor.execute(
         f"""select {COLUMNS} from etl.import
              where source = %s and tax_year = %s and release = %s and recipe = %s and state <> 'superseded'
-             order by import_id desc limit 1""",  # noqa: S608  # a constant list of columns
+             order by import_id desc limit 1""",  # a constant list of columns
         [key.source, key.tax_year, key.release, key.recipe],
     )
     return _import(cursor)
@@ -75,7 +75,7 @@ def standing(cursor: Cursor, key: ImportKey) -> Import | None:
 def current(cursor: Cursor, source: str, tax_year: int) -> Import | None:
     """The published import of a source's tax year."""
     cursor.execute(
-        f"select {COLUMNS} from etl.import where source = %s and tax_year = %s and state = 'published'",  # noqa: S608
+        f"select {COLUMNS} from etl.import where source = %s and tax_year = %s and state = 'published'",
         [source, tax_year],
     )
     return _import(cursor)
@@ -83,7 +83,7 @@ def current(cursor: Cursor, source: str, tax_year: int) -> Import | None:
 
 def by_id(cursor: Cursor, import_id: int, *, lock: str = "") -> Import | None:
     """The import of that number; ``lock`` is ``for share``, ``for update`` or nothing."""
-    cursor.execute(f"select {COLUMNS} from etl.import where import_id = %s {lock}", [import_id])  # noqa: S608
+    cursor.execute(f"select {COLUMNS} from etl.import where import_id = %s {lock}", [import_id])
     return _import(cursor)
 
 
@@ -127,7 +127,7 @@ def open_import(cursor: Cursor, key: ImportKey, profile: str) -> Import:
     abandon_staging(cursor, key.source, key.tax_year)
     cursor.execute(
         f"""insert into etl.import (source, tax_year, release, recipe, profile, base_import_id)
-            values (%s, %s, %s, %s, %s, %s) returning {COLUMNS}""",  # noqa: S608
+            values (%s, %s, %s, %s, %s, %s) returning {COLUMNS}""",
         [key.source, key.tax_year, key.release, key.recipe, profile, base_id],
     )
     opened = _import(cursor)
@@ -180,7 +180,8 @@ def reopen(cursor: Cursor, found: Import) -> None:
     )
     drop_staging(cursor, [row[0] for row in cursor.fetchall()])
     cursor.execute(
-        "update etl.import set state = 'staging', error_code = null, message = null, closed_at = null where import_id = %s", [found.import_id]
+        "update etl.import set state = 'staging', error_code = null, message = null, closed_at = null where import_id = %s",
+        [found.import_id],
     )
 
 

@@ -9,7 +9,7 @@ from pipeline.handoff import Member
 
 
 def raw_lines(path: Path, member: Member, numbers: Iterable[int], encoding: str) -> dict[int, str]:
-    """Read lines of a member by number (from 1), without their ends; only the parts that hold them are read.
+    r"""Read lines of a member by number (from 1), without their ends; only the parts that hold them are read.
 
     Args:
         path: the extracted file.

@@ -1,7 +1,7 @@
-"""COPY of Arrow rows into a table: formatted column-wise, streamed batch by batch, memory bounded by one batch.
+r"""COPY of Arrow rows into a table: formatted column-wise, streamed batch by batch, memory bounded by one batch.
 
-The form is CSV as pyarrow writes it: every text is quoted, a NULL is an empty unquoted field, so that an empty text, ``\\N``
-and ``\\.`` are texts like any other. NUL is the one character that cannot get here: the transform refuses it.
+The form is CSV as pyarrow writes it: every text is quoted, a NULL is an empty unquoted field, so that an empty text, ``\N``
+and ``\.`` are texts like any other. NUL is the one character that cannot get here: the transform refuses it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class CsvStream(io.RawIOBase):
     def _format(self, batch: pa.RecordBatch) -> bytes:
         columns = [pc.cast(batch.column(name), pa.string()) for name in self._columns]
         out = io.BytesIO()
-        csv.write_csv(
-            pa.RecordBatch.from_arrays(columns, names=self._columns), out, csv.WriteOptions(include_header=False)
-        )
+        csv.write_csv(pa.RecordBatch.from_arrays(columns, names=self._columns), out, csv.WriteOptions(include_header=False))
         return out.getvalue()
 
 

@@ -42,7 +42,9 @@ def check_table(cursor: Cursor, gate: Gate, relations: Relations, staged: Staged
     results = [_at_least("rows", staged.table, staged.rows_loaded, floor)]
     if staged.disposition != "staged":
         return results
-    results.append(_share("quarantined", staged.table, staged.quarantined - staged.conflicting, staged.rows_read, gate.max_quarantined_share))
+    results.append(
+        _share("quarantined", staged.table, staged.quarantined - staged.conflicting, staged.rows_read, gate.max_quarantined_share)
+    )
     allowed = 0.0 if relations.table.on_conflict == "refuse" else gate.max_conflicting_share
     results.append(_share("conflicting", staged.table, staged.conflicting, staged.rows_read, allowed))
     if relations.table.is_keyed:

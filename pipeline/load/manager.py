@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,10 @@ from pipeline.catalog.model import Source, Table
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
-from pipeline.errors import AccountingError, GateRefused, PipelineError, RollbackRefused, StagingStale
+from pipeline.errors import AccountingError, GateRefused, PipelineError
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import gate, publish, shape, staging
+from pipeline.load import gate, publish, release, shape, staging
+from pipeline.load.checkpoints import Checkpoint, Resume, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
 from pipeline.load.relations import Relations
 from pipeline.load.staging import StagedTable
@@ -32,34 +32,6 @@ from pipeline.load.upsert import Upserted, target_of, upsert
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A part that is staged. Counts are rows; ``seconds`` is what its transform took."""
-
-    table: str
-    part: int
-    member_sha256: str
-    recipe: str
-    rows_staged: int
-    quarantined: int
-    duplicate: int
-    filtered: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Where an import goes on: records behind checkpoints, and the parts of each table that are staged."""
-
-    import_id: int
-    records_processed: int
-    parts: Mapping[str, tuple[int, ...]]
-
-
-#: The table name under which a program of the user's own keeps its progress.
-OWN_PROGRESS = "*"
 
 
 class LoadManager:
@@ -115,30 +87,13 @@ class LoadManager:
         Returns:
             False when the part was checkpointed already, and nothing was written.
         """
-        own = checkpoint is None
-        mark = checkpoint or Checkpoint(OWN_PROGRESS, 0, "", "", records_processed, 0, 0, 0, 0.0)
-        conflict = "do update set rows_read = excluded.rows_read, rows_staged = excluded.rows_staged" if own else "do nothing"
         with self._joined(cursor) as joined:
-            joined.execute(
-                f"""insert into etl.checkpoint (import_id, rows_read, table_name, part, member_sha256, recipe, rows_staged, quarantined,
-                                                duplicate, filtered, seconds)
-                    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (import_id, table_name, part) {conflict}""",  # noqa: S608
-                [import_id, records_processed, *mark.__dict__.values()],
-            )
-            return bool(joined.rowcount)
+            return write_checkpoint(joined, import_id, records_processed, checkpoint)
 
     def resume_from_checkpoint(self, import_id: int) -> Resume:
         """What of an import is behind checkpoints; an empty answer after a crash of the server emptied staging."""
         with transaction(self.engine) as cursor:
-            cursor.execute(
-                "select table_name, part, rows_read from etl.checkpoint where import_id = %s order by table_name, part", [import_id]
-            )
-            rows = cursor.fetchall()
-        parts: dict[str, tuple[int, ...]] = {}
-        for table, part, _ in rows:
-            if table != OWN_PROGRESS:
-                parts[table] = (*parts.get(table, ()), part)
-        return Resume(import_id, sum(row[2] for row in rows), parts)
+            return read_checkpoints(cursor, import_id)
 
     def open_import(self, key: ImportKey, table: Table) -> Import:
         """Open the import, or find it open, with live and staging tables for one of its tables ready to take rows.
@@ -150,7 +105,9 @@ class LoadManager:
         shape.ensure_live(self.engine, table, key.tax_year)
         with self._fenced(key) as cursor:
             found = ledger.open_import(cursor, key, self.profile)
-            cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline staging {found.import_id} {table.name}"])
+            cursor.execute(
+                "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline staging {found.import_id} {table.name}"]
+            )
             shape.create_staging(cursor, Relations(table, found.import_id))
             return found
 
@@ -219,7 +176,7 @@ class LoadManager:
         self.on_event("load.table", {"table": table.qualified, "rows": settled.rows_loaded, "quarantined": settled.quarantined})
         return settled
 
-    def keep_table(self, key: ImportKey, table: Table, *, member_sha256: str | None, recipe: str | None) -> StagedTable | None:
+    def keep_table(self, key: ImportKey, table: Table, *, member_sha256: str | None, recipe: str) -> StagedTable | None:
         """Leave a table as it is, when the current import made it from the same member with the same recipe.
 
         Args:
@@ -232,22 +189,7 @@ class LoadManager:
             The account of the table as it stands, or None when it must be staged.
         """
         with self._fenced(key) as cursor:
-            found = ledger.require_open(cursor, key)
-            cursor.execute(
-                """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, filtered
-                     from etl.import_table where import_id = %s and table_name = %s""",
-                [found.base_import_id, table.name],
-            )
-            row = cursor.fetchone()
-            if member_sha256 is not None and (row is None or row[:2] != (member_sha256, recipe)):
-                return None
-            sha256, made_by, parts, read, loaded, quarantined, duplicate, filtered = row or (None, None, 0, 0, 0, 0, 0, 0)
-            disposition = "carried_over" if member_sha256 is None else "unchanged"
-            staged = StagedTable(
-                table.name, disposition, sha256, made_by, parts, read, loaded, quarantined, 0, duplicate, filtered, seconds=0.0
-            )
-            staging.record_staged(cursor, found.import_id, staged)
-            return staged
+            return release.keep_table(cursor, ledger.require_open(cursor, key), table, member_sha256, recipe)
 
     def check_release(self, key: ImportKey, source: Source) -> list[gate.GateResult]:
         """Run the gate over the staged tables and write its marker.
@@ -258,21 +200,13 @@ class LoadManager:
         """
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
-            staged = self._all_staged(cursor, found, source)
-            results = [
-                result
-                for table in staged
-                for result in gate.check_table(cursor, source.gate, Relations(source.table(table.table), found.import_id), table)
-            ]
-            gate.record_results(cursor, found.import_id, results)
-            failed = [str(result) for result in results if not result.passed]
-            if not failed:
-                gate.mark_checked(cursor, found.import_id, "passed")
+            results = release.check(cursor, found, source)
+        failed = [str(result) for result in results if not result.passed]
         if failed:
             error = GateRefused(
                 f"{key}: {'; '.join(failed)}",
                 "a release that keeps what its source.toml promises",
-                f"look at the quarantine and the release, then mend the schema file or: hcad-pipeline accept {found.import_id} --reason '...'",
+                f"look at the quarantine, then mend the schema file or run: hcad-pipeline accept {found.import_id} --reason '...'",
             )
             self.refuse(key, error)
             raise error
@@ -299,19 +233,7 @@ class LoadManager:
             if found and found.state == "published":
                 return {}
             found = ledger.require_open(cursor, key)
-            ledger.by_id(cursor, found.import_id, lock="for update")
-            cursor.execute("select 1 from etl.checked where import_id = %s", [found.import_id])
-            if not cursor.fetchone():
-                raise StagingStale(f"import {found.import_id} has not passed the gate", "a checked staging", "nothing; it is checked again")
-            tables = self._all_staged(cursor, found, source)
-            changes = {table.table: self._publish_table(cursor, found, source, table) for table in tables}
-            cursor.execute(
-                "update etl.import set state = 'superseded', closed_at = clock_timestamp() where import_id = %s", [found.base_import_id]
-            )
-            cursor.execute(
-                "update etl.import set state = 'published', published_at = clock_timestamp() where import_id = %s", [found.import_id]
-            )
-            ledger.drop_staging(cursor, [found.import_id])
+            changes = release.make_current(cursor, found, source)
         for name, written in changes.items():
             self.on_event("load.published", {"table": f"{key.source}.{name}", "import_id": found.import_id, **written.__dict__})
         self.on_event("load.release", {"import_id": found.import_id, "seconds": time.monotonic() - started})
@@ -332,26 +254,13 @@ class LoadManager:
         Raises:
             RollbackRefused: no such import, or it is not the current one.
         """
+        expected = "the current import of its source and tax year: one at a time, the newest first"
         with transaction(self.engine) as cursor:
-            found = ledger.by_id(cursor, import_id, lock="for update")
-            if found and found.state == "rolled_back":
+            found = release.in_state(cursor, import_id, {"published", "rolled_back"}, expected)
+            if found.state == "rolled_back":
                 return {}
-            if found is None or found.state != "published":
-                raise RollbackRefused(
-                    f"import {import_id} is {found.state if found else 'unknown'}",
-                    "the current import of its source and tax year: one at a time, the newest first",
-                    "hcad-pipeline status shows which import is current",
-                )
             ledger.check_fence(cursor, found.key.source, self._token(found.key.source))
-            ledger.abandon_staging(cursor, found.key.source, found.key.tax_year)
-            cursor.execute("select table_name from etl.import_table where import_id = %s and disposition = 'staged'", [import_id])
-            changes = {name: publish.take_back(cursor, found.key.source, name, found) for (name,) in cursor.fetchall()}
-            cursor.execute(
-                "update etl.import set state = 'rolled_back', closed_at = clock_timestamp(), message = %s where import_id = %s",
-                [reason, import_id],
-            )
-            cursor.execute("update etl.import set state = 'published', closed_at = null where import_id = %s", [found.base_import_id])
-            ledger.decide(cursor, import_id, "rollback", reason, decided_by)
+            changes = release.take_back(cursor, found, reason, decided_by)
         self.on_event("load.rolled_back", {"import_id": import_id, "restores": found.base_import_id})
         return changes
 
@@ -364,52 +273,14 @@ class LoadManager:
             RollbackRefused: the import is neither refused nor rolled back.
         """
         with transaction(self.engine) as cursor:
-            found = ledger.by_id(cursor, import_id, lock="for update")
-            if found is None or not found.is_held:
-                raise RollbackRefused(
-                    f"import {import_id} is {found.state if found else 'unknown'}", "one that is refused or rolled back", "see hcad-pipeline status"
-                )
+            found = release.in_state(cursor, import_id, {"refused", "rolled_back"}, "one that is refused or rolled back")
             ledger.check_fence(cursor, found.key.source, self._token(found.key.source))
-            if found.state == "refused":
-                ledger.reopen(cursor, found)
-                if found.error_code == GateRefused.code:
-                    gate.mark_checked(cursor, import_id, "accepted")
-            else:
-                cursor.execute("update etl.import set state = 'superseded' where import_id = %s", [import_id])
-            ledger.decide(cursor, import_id, "accept", reason, decided_by)
+            release.let_through(cursor, found, reason, decided_by)
 
     def content_hash(self, table: Table, tax_year: int) -> tuple[int, str]:
         """Rows and content hash of a live table's tax year; see :func:`pipeline.load.publish.content_hash`."""
         with transaction(self.engine) as cursor:
             return publish.content_hash(cursor, Relations(table), tax_year)
-
-    def _publish_table(self, cursor: Cursor, found: Import, source: Source, staged: StagedTable) -> Changes:
-        changes = Changes()
-        if staged.disposition == "staged":
-            cursor.execute(
-                "select 1 from etl.import_table where import_id = %s and table_name = %s and member_sha256 is not null",
-                [found.base_import_id, staged.table],
-            )
-            relations = Relations(source.table(staged.table), found.import_id)
-            changes = publish.merge(cursor, relations, found, is_first=cursor.fetchone() is None)
-        cursor.execute(
-            """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
-                                             quarantined, duplicate, filtered, inserted, updated, deleted, seconds)
-               values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-            [
-                found.import_id, staged.table, staged.disposition, staged.member_sha256, staged.recipe, staged.parts,
-                staged.rows_read, staged.rows_loaded, staged.quarantined, staged.duplicate, staged.filtered,
-                changes.inserted, changes.updated, changes.deleted, staged.seconds,
-            ],
-        )  # fmt: skip
-        return changes
-
-    def _all_staged(self, cursor: Cursor, found: Import, source: Source) -> list[StagedTable]:
-        staged = staging.staged_tables(cursor, found.import_id)
-        wanted = {table.name for table in source.tables_for(found.key.tax_year)}
-        if missing := sorted(wanted - {table.table for table in staged}):
-            raise StagingStale(f"{', '.join(missing)} of import {found.import_id} not staged", "every table", "nothing; staged again")
-        return staged
 
     def _analyze(self, key: ImportKey, source: Source, changes: Mapping[str, Changes]) -> None:
         for name, written in changes.items():

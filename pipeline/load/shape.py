@@ -55,8 +55,8 @@ def ensure_live(engine: Engine, table: Table, tax_year: int) -> None:
     """
     relations = Relations(table)
     with transaction(engine) as cursor:
-        # One at a time, whoever else runs: create-if-not-exists races otherwise.
-        cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline ddl {table.qualified}"])
+        # One at a time for a source, whoever else runs: create-if-not-exists races otherwise, for the schema too.
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline ddl {table.source}"])
         cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
         live = _live_columns(cursor, relations)
         if not live:

@@ -67,15 +67,14 @@ REPEATED = """
 create temporary table repeated on commit drop as
 select * from (
     select part, line, row_number() over (partition by {anchor}, row_hash order by line) as copy,
-           row_number() over (partition by {anchor} order by line) as turn, first_value(line) over (partition by {anchor} order by line) as first_line
+           row_number() over (partition by {anchor} order by line) as turn,
+           first_value(line) over (partition by {anchor} order by line) as first_line
       from {keys} where ({anchor}) in (select {anchor} from {keys} group by {anchor} having count(*) > 1)
 ) ranked where turn > 1
 """
 
 
-def stage_rows(
-    upsert: Upsert, cursor: Cursor, found: Import, relations: Relations, part: int, parquet: Path, batch_rows: int
-) -> int:
+def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relations, part: int, parquet: Path, batch_rows: int) -> int:
     """Copy a part's rows into the staging tables: all of them narrow, those that are not live whole.
 
     Args:
@@ -114,7 +113,9 @@ def stage_rows(
 def stage_quarantine(cursor: Cursor, import_id: int, report: PartReport, jsonl: Path) -> int:
     """Copy a part's quarantine into the ledger; returns the rows written."""
     # The ledger's rows outlive a crash that empties the unlogged checkpoints; a part that is staged again replaces them.
-    cursor.execute("delete from etl.quarantine where import_id = %s and table_name = %s and part = %s", [import_id, report.table, report.part])
+    cursor.execute(
+        "delete from etl.quarantine where import_id = %s and table_name = %s and part = %s", [import_id, report.table, report.part]
+    )
     with open(jsonl, encoding="utf-8") as lines:
         refused = (json.loads(line) for line in lines)
         rows = [(import_id, report.table, report.part, row["line"], row["raw"], Json(row["reasons"])) for row in refused]
@@ -178,7 +179,14 @@ def _settle_repeated(
     _insert_quarantine(
         cursor,
         [
-            (found.import_id, relations.table.name, part, line, raw[line], Json({key: [f"line {first} has the same key with other values"]}))
+            (
+                found.import_id,
+                relations.table.name,
+                part,
+                line,
+                raw[line],
+                Json({key: [f"line {first} has the same key with other values"]}),
+            )
             for part, line, first in conflicts
         ],
     )
@@ -205,10 +213,10 @@ def record_staged(cursor: Cursor, import_id: int, settled: StagedTable) -> None:
     """Write the marker of a settled table."""
     values = [import_id, *settled.__dict__.values()]
     marks = ", ".join(["%s"] * len(values))
-    cursor.execute(f"insert into etl.staged_table (import_id, {STAGED_COLUMNS}) values ({marks}) on conflict do nothing", values)  # noqa: S608
+    cursor.execute(f"insert into etl.staged_table (import_id, {STAGED_COLUMNS}) values ({marks}) on conflict do nothing", values)
 
 
 def staged_tables(cursor: Cursor, import_id: int) -> list[StagedTable]:
     """The settled tables of an import, by name."""
-    cursor.execute(f"select {STAGED_COLUMNS} from etl.staged_table where import_id = %s order by table_name", [import_id])  # noqa: S608
+    cursor.execute(f"select {STAGED_COLUMNS} from etl.staged_table where import_id = %s order by table_name", [import_id])
     return [StagedTable(*row) for row in cursor.fetchall()]

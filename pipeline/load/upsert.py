@@ -138,7 +138,9 @@ def record_batches(records: object, batch_size: int) -> Iterator[pa.RecordBatch]
         yield from in_batches(records, batch_size)
         return
     if not isinstance(records, Iterable):
-        raise ConfigurationError(f"{type(records).__name__} as records", "an iterable of mappings, a DataFrame or Arrow", "pass one of these")
+        raise ConfigurationError(
+            f"{type(records).__name__} as records", "an iterable of mappings, a DataFrame or Arrow", "pass one of these"
+        )
     pending: list[Mapping[str, Any]] = []
     for record in records:
         if isinstance(record, pa.RecordBatch):

@@ -42,7 +42,13 @@ def started(task: luigi.Task) -> None:
         )
         cursor.execute(
             "insert into etl.task_attempt (run_id, task_id, family, parameters, pid) values (%s, %s, %s, %s, %s)",
-            [settings().run_id, task.task_id, task.get_task_family(), Json(task.to_str_params(only_significant=True, only_public=True)), os.getpid()],
+            [
+                settings().run_id,
+                task.task_id,
+                task.get_task_family(),
+                _parameters(task),
+                os.getpid(),
+            ],
         )
 
 
@@ -70,10 +76,14 @@ def broken(task: luigi.Task, error: BaseException) -> None:
             """insert into etl.task_attempt (run_id, task_id, family, parameters, pid, finished_at, outcome, error_code, exit_code, message)
                values (%s, %s, %s, %s, %s, clock_timestamp(), 'broken', %s, %s, %s)""",
             [
-                settings().run_id, task.task_id, task.get_task_family(), Json(task.to_str_params(only_significant=True, only_public=True)), os.getpid(),
+                settings().run_id, task.task_id, task.get_task_family(), _parameters(task), os.getpid(),
                 kind.code, kind.exit_code if kind is not UNKNOWN else 35, _sentence(error),
             ],
         )  # fmt: skip
+
+
+def _parameters(task: luigi.Task) -> Json:
+    return Json(task.to_str_params(only_significant=True, only_public=True))
 
 
 def _ledger() -> Engine:

@@ -24,7 +24,6 @@ from pipeline.observe.events import log_event
 from pipeline.releases import Release
 from pipeline.settings import find_source, process_settings, process_sources
 
-
 settings = process_settings
 
 

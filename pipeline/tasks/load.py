@@ -143,4 +143,3 @@ class PublishRelease(ImportTask):
         """Publish."""
         self.require_recipe()
         self.loads().publish(self.key, self.of_source())
-

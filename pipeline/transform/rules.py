@@ -169,9 +169,11 @@ def _ordered_check(rule: str, limit: Any) -> Check:
     def check(values: pa.Array) -> pa.Array:
         if not pa.types.is_string(values.type):
             try:
-                return compare(values, pa.scalar(limit, values.type))
+                bound = pa.scalar(limit, values.type)
             except (pa.ArrowException, OverflowError, TypeError, ValueError):
-                pass  # 0.5 as an integer, 10 ** 20 as a bigint: Python compares them exactly
+                bound = None  # 10 ** 20 as a bigint: Python compares it exactly
+            if bound is not None and bound.as_py() == limit:  # Arrow makes 0 of 0.5
+                return compare(values, bound)
         return _broken_by_distinct(values, is_broken)
 
     return check

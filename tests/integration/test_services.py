@@ -120,6 +120,7 @@ def test_stop_and_running_make_nothing_where_there_was_nothing(tmp_path):
     assert not (tmp_path / "var").exists()
 
 
+@pytest.mark.fault(72)
 def test_killed_luigid_comes_back_on_its_old_port(state, config):
     first = services.start_luigid(state, config=config)
     kill(first.pid)
@@ -129,7 +130,8 @@ def test_killed_luigid_comes_back_on_its_old_port(state, config):
     assert answer(second)[0] == 204
 
 
-def test_old_port_that_another_program_has_got_is_left_to_it(state, config):
+def test_old_port_that_another_program_has_got_is_left_to_it(state, config, monkeypatch):
+    monkeypatch.setattr(services, "_HEALTH_TIMEOUT_S", 0.5)  # the other program takes connections and says nothing
     first = services.start_luigid(state, config=config)
     services.stop_all(state)
     with closing(socket.socket()) as other:
@@ -142,6 +144,7 @@ def test_old_port_that_another_program_has_got_is_left_to_it(state, config):
 
 
 def test_port_that_is_taken_between_choice_and_use_is_chosen_again(state, config, monkeypatch):
+    monkeypatch.setattr(services, "_HEALTH_TIMEOUT_S", 0.5)
     with closing(socket.socket()) as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -163,6 +166,7 @@ def test_scheduler_of_another_state_folder_on_the_same_port_is_not_taken_for_our
         services.stop_all(tmp_path / "other")
 
 
+@pytest.mark.fault(72)
 def test_number_that_another_program_has_got_is_no_service_and_is_not_stopped(state, config):
     first = services.start_luigid(state, config=config)
     kill(first.pid)

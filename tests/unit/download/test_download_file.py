@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from pipeline.download import DownloadManager, FileSpec, fingerprint, redact
+from pipeline.download.verify import Stated, check_body
 from pipeline.errors import (
     ChecksumMismatch,
     ConfigurationError,
@@ -102,6 +103,17 @@ def test_length_that_lies_publishes_nothing(server: Any, archive: bytes, manager
     with pytest.raises(DownloadError):
         manager.download_file(server.url("/a.zip"), dest, max_retries=1)
     assert_untouched(dest)
+
+
+@pytest.mark.fault(3)
+def test_length_is_checked_whatever_the_http_library_checks(archive: bytes, tmp_path: Path) -> None:
+    body = tmp_path / "a.zip"
+    body.write_bytes(archive)
+    stated = Stated(None, None, len(archive), False, "application/zip")
+    check_body(body, "http://h/a.zip", stated, len(archive))
+    for wire_bytes in (len(archive) - 1, len(archive) + 1):
+        with pytest.raises(DownloadError, match=f"{len(archive)} bytes, as announced"):
+            check_body(body, "http://h/a.zip", stated, wire_bytes)
 
 
 def in_tar(content: bytes) -> bytes:

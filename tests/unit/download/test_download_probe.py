@@ -146,6 +146,15 @@ def test_name_that_changes_its_address_after_the_check_gains_nothing(
     assert len(asked) == 2 and not server.requests
 
 
+def test_address_written_as_ipv6_is_judged_as_what_it_is() -> None:
+    rule = AddressRule(["127.0.0.0/8"])
+    rule.check_address("::ffff:127.0.0.1")
+    rule.check_address("2606:2800:220:1::1")
+    for address in ("::ffff:10.0.0.1", "fe80::1%eth0", "::1", "fd00::1"):
+        with pytest.raises(AddressRefused):
+            rule.check_address(address)
+
+
 def test_https_is_never_left_for_http() -> None:
     rule = AddressRule(["127.0.0.0/8"])
     rule.check_url("http://127.0.0.1/", "http://127.0.0.1/")

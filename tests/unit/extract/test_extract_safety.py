@@ -122,7 +122,9 @@ def test_entry_of_a_zip_that_is_no_plain_file_is_refused(manager: ExtractManager
 
 
 @pytest.mark.fault(30)
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, b"Z"])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.GNUTYPE_SPARSE, b"Z"]
+)
 def test_entry_of_a_tar_that_is_no_plain_file_is_refused(manager: ExtractManager, tmp_path: Path, kind: bytes) -> None:
     archive = tmp_path / "a.bin"
     archive.write_bytes(tar_with(named_header("link", kind)))
@@ -141,7 +143,7 @@ def test_planted_links_are_not_followed(manager: ExtractManager, tmp_path: Path)
     victim = tmp_path / "victim"
     victim.mkdir()
     (tmp_path / "out").symlink_to(victim)
-    with pytest.raises(ArchiveError, match="link"):
+    with pytest.raises(ArchiveError, match="is a link"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     (tmp_path / "out").unlink()
     (tmp_path / f".out.{os.getpid()}.part").symlink_to(victim)
@@ -169,20 +171,50 @@ def test_overlapping_entries_are_refused(manager: ExtractManager, tmp_path: Path
     archive.write_bytes(two)
     with pytest.raises(ArchiveError, match="overlap"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
+    # An entry whose own header's extra field reaches over the next entry.
+    three = bytearray(zip_with("b.txt"))
+    three[28:30] = struct.pack("<H", 40)
+    archive.write_bytes(three)
+    with pytest.raises(ArchiveError, match="overlap"):
+        manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     assert only_archive_in(tmp_path)
+
+
+@pytest.mark.fault(26)
+def test_end_record_that_states_another_number_of_entries_is_damage(manager: ExtractManager, tmp_path: Path) -> None:
+    content = bytearray(zip_with("b.txt"))
+    end = content.index(b"PK\x05\x06")
+    content[end + 10 : end + 12] = struct.pack("<H", 1)
+    archive = tmp_path / "a.bin"
+    archive.write_bytes(content)
+    with pytest.raises(ArchiveError, match="2 entries where its end record states 1"):
+        manager.extract_archive(archive, tmp_path / "out", members=WANTED)
+
+
+@pytest.mark.fault(29)
+def test_header_of_a_tar_cannot_ask_for_memory(make_manager: Callable[..., ExtractManager], tmp_path: Path) -> None:
+    header = tarfile.TarInfo("a.txt")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 28
+    archive = tmp_path / "a.bin"
+    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + zeros(300, 31))
+    with pytest.raises(ArchiveError, match="a header of"):
+        make_manager(max_ratio=1e9).extract_archive(archive, tmp_path / "out")
 
 
 @pytest.mark.fault(29)
 def test_million_entries_are_refused_at_once(manager: ExtractManager, tmp_path: Path) -> None:
     record = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"n"
     count = 1_000_000
-    for stated in (count % 65_536, 5):  # The truth as far as it fits, and a lie.
+    for stated, seen in (
+        (count % 65_536, "at least 16960 entries"),
+        (5, "a directory of"),
+    ):  # The truth as far as it fits, and a lie.
         body = b"PK\x03\x04" + bytes(26) + record * count
         body += struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, stated, stated, len(record) * count, 30, 0)
         archive = tmp_path / "a.bin"
         archive.write_bytes(body)
         started = time.monotonic()
-        with pytest.raises(ArchiveError, match="max_members"):
+        with pytest.raises(ArchiveError, match=f"{seen}.*max_members"):
             manager.extract_archive(archive, tmp_path / "out", sha256="0" * 64, validate=False)
         assert time.monotonic() - started < 1 and only_archive_in(tmp_path)
 
@@ -239,10 +271,12 @@ def test_blank_padded_member_below_the_budget_passes_any_ratio(
     assert make_manager(max_ratio=2).extract_archive(archive, tmp_path / "out").members[0].bytes == 10 << 20
 
 
-def test_size_stated_too_small_gives_no_short_file(manager: ExtractManager, tmp_path: Path) -> None:
-    content = bytearray(zip_with(content=b"") + b"")
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("stated", [3, 6])
+def test_member_of_another_size_than_stated_is_damage(manager: ExtractManager, tmp_path: Path, stated: int) -> None:
+    content = bytearray(zip_with())
     directory = content.index(b"PK\x01\x02")
-    content[directory + 24 : directory + 28] = struct.pack("<L", 3)
+    content[directory + 24 : directory + 28] = struct.pack("<L", stated)
     archive = tmp_path / "a.bin"
     archive.write_bytes(content)
     with pytest.raises(ArchiveError, match=r"a\.txt"):

@@ -189,7 +189,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(of=KINDS, policy=POLICIES, texts=st.lists(TEXTS, min_size=1, max_size=12))
 def test_column_path_and_record_path_give_the_same_values_and_refusals(of, policy, texts):
     of = Column(**{**{name: getattr(of, name) for name in of.__dataclass_fields__}, "on_error": policy})

@@ -50,7 +50,9 @@ def test_output_is_the_golden_one_or_the_transform_revision_is_raised(transforme
     report = outcome.report
     made = {
         "transform_revision": TRANSFORM_REVISION,
-        "rows": [{name: None if value is None else str(value) for name, value in row.items()} for row in outcome.rows.to_pylist()],
+        "rows": [
+            {name: None if value is None else str(value) for name, value in row.items()} for row in outcome.rows.to_pylist()
+        ],
         "quarantine": outcome.quarantine,
         "report": {
             name: getattr(report, name)

@@ -15,8 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from member_maker import (
-    ACCOUNTS, ARB, BIGINT, BOOLEAN, DATE, INTEGER, ROWS, TEXT, acct, measure, numeric, table, transform_file,
-)  # fmt: skip
+    ACCOUNTS,
+    ARB,
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    INTEGER,
+    ROWS,
+    TEXT,
+    acct,
+    measure,
+    numeric,
+    table,
+    transform_file,
+)
 
 from pipeline.catalog.model import Column
 from pipeline.errors import AccountingError, DiskError
@@ -200,7 +212,7 @@ def test_equal_rows_of_a_table_without_key_all_stay(transformed):
 
 
 def test_deduplicate_takes_any_typed_table_in_file_order():
-    rows = pa.table({"acct": ["1", "1", "1"], "owner": ["A", "A", None], "val": pa.array([1, 1, 1], pa.int64()), "line": [1, 2, 3]})
+    rows = pa.table({"acct": ["1"] * 3, "owner": ["A", "A", None], "val": pa.array([1] * 3, pa.int64()), "line": [1, 2, 3]})
     kept, dropped = DataTransformer(ACCOUNTS).deduplicate(rows, ["acct"])
     assert (kept.column("line").to_pylist(), dropped) == ([1, 3], 1)
     assert DataTransformer(ACCOUNTS).deduplicate(rows, []) == (rows, 0)

@@ -50,7 +50,7 @@ COLUMNS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(chosen=COLUMNS, required=st.booleans(), draw=st.data())
 def test_compiled_rules_and_cerberus_agree_on_rows_and_errors(chosen, required, draw):
     column_type, values, rules = chosen

@@ -1,0 +1,144 @@
+"""A release's way from staging to current and back, each a function inside one transaction of the caller's.
+
+The import's row in the ledger changes its state in the same transaction as the live rows, so "current" and what readers see
+are never two things.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.catalog.model import Source, Table
+from pipeline.database import ledger
+from pipeline.database.ledger import Import
+from pipeline.errors import GateRefused, RollbackRefused, StagingStale
+from pipeline.load import gate, publish, staging
+from pipeline.load.publish import Changes
+from pipeline.load.relations import Relations
+from pipeline.load.staging import StagedTable
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+
+def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str | None, recipe: str) -> StagedTable | None:
+    """Mark a table as staged without staging it, when there is nothing to compare.
+
+    ``unchanged``: the current import made it from the same member with the same recipe. ``carried_over``: the release has no such
+    member (``member_sha256`` None), and what is live stays. Else None: it must be staged.
+    """
+    cursor.execute(
+        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, filtered
+             from etl.import_table where import_id = %s and table_name = %s""",
+        [found.base_import_id, table.name],
+    )
+    row = cursor.fetchone()
+    if member_sha256 is not None and (row is None or row[:2] != (member_sha256, recipe)):
+        return None
+    sha256, made_by, parts, read, loaded, quarantined, duplicate, filtered = row or (None, None, 0, 0, 0, 0, 0, 0)
+    disposition = "carried_over" if member_sha256 is None else "unchanged"
+    kept = StagedTable(table.name, disposition, sha256, made_by, parts, read, loaded, quarantined, 0, duplicate, filtered, seconds=0.0)
+    staging.record_staged(cursor, found.import_id, kept)
+    return kept
+
+
+def check(cursor: Cursor, found: Import, source: Source) -> list[gate.GateResult]:
+    """Run the gate over the staged tables and keep its results; the marker is written when all passed."""
+    results = [
+        result
+        for table in all_staged(cursor, found, source)
+        for result in gate.check_table(cursor, source.gate, Relations(source.table(table.table), found.import_id), table)
+    ]
+    gate.record_results(cursor, found.import_id, results)
+    if all(result.passed for result in results):
+        gate.mark_checked(cursor, found.import_id, "passed")
+    return results
+
+
+def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Changes]:
+    """Merge every staged table into its live table and make the import the current one.
+
+    Raises:
+        StagingStale: it has not passed the gate, or a crash of the server emptied staging.
+    """
+    ledger.by_id(cursor, found.import_id, lock="for update")
+    cursor.execute("select 1 from etl.checked where import_id = %s", [found.import_id])
+    if not cursor.fetchone():
+        raise StagingStale(f"import {found.import_id} has not passed the gate", "a checked staging", "nothing; it is checked again")
+    changes = {table.table: _merge_table(cursor, found, source, table) for table in all_staged(cursor, found, source)}
+    cursor.execute("update etl.import set state = 'superseded', closed_at = clock_timestamp() where import_id = %s", [found.base_import_id])
+    cursor.execute("update etl.import set state = 'published', published_at = clock_timestamp() where import_id = %s", [found.import_id])
+    ledger.drop_staging(cursor, [found.import_id])
+    return changes
+
+
+def take_back(cursor: Cursor, found: Import, reason: str, decided_by: str) -> dict[str, Changes]:
+    """Undo the current import: the tables are what they were, the import before it is current, its release is held."""
+    ledger.abandon_staging(cursor, found.key.source, found.key.tax_year)
+    cursor.execute("select table_name from etl.import_table where import_id = %s and disposition = 'staged'", [found.import_id])
+    changes = {name: publish.take_back(cursor, found.key.source, name, found) for (name,) in cursor.fetchall()}
+    cursor.execute(
+        "update etl.import set state = 'rolled_back', closed_at = clock_timestamp(), message = %s where import_id = %s",
+        [reason, found.import_id],
+    )
+    cursor.execute("update etl.import set state = 'published', closed_at = null where import_id = %s", [found.base_import_id])
+    ledger.decide(cursor, found.import_id, "rollback", reason, decided_by)
+    return changes
+
+
+def let_through(cursor: Cursor, found: Import, reason: str, decided_by: str) -> None:
+    """Let a held import through: a refused one is opened again with its gate passed, a rolled back one may come anew."""
+    if found.state == "refused":
+        ledger.reopen(cursor, found)
+        if found.error_code == GateRefused.code:
+            gate.mark_checked(cursor, found.import_id, "accepted")
+    else:
+        cursor.execute("update etl.import set state = 'superseded' where import_id = %s", [found.import_id])
+    ledger.decide(cursor, found.import_id, "accept", reason, decided_by)
+
+
+def in_state(cursor: Cursor, import_id: int, states: set[str], expected: str) -> Import:
+    """The import, locked, when it is in one of these states.
+
+    Raises:
+        RollbackRefused: it is in another, or there is none.
+    """
+    found = ledger.by_id(cursor, import_id, lock="for update")
+    if found is None or found.state not in states:
+        raise RollbackRefused(f"import {import_id} is {found.state if found else 'unknown'}", expected, "see hcad-pipeline status")
+    return found
+
+
+def all_staged(cursor: Cursor, found: Import, source: Source) -> list[StagedTable]:
+    """The staged tables of an import, when every wanted one is.
+
+    Raises:
+        StagingStale: some are not.
+    """
+    staged = staging.staged_tables(cursor, found.import_id)
+    wanted = {table.name for table in source.tables_for(found.key.tax_year)}
+    if missing := sorted(wanted - {table.table for table in staged}):
+        raise StagingStale(f"{', '.join(missing)} of import {found.import_id} not staged", "every table", "nothing; it is staged again")
+    return staged
+
+
+def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTable) -> Changes:
+    changes = Changes()
+    if staged.disposition == "staged":
+        cursor.execute(
+            "select 1 from etl.import_table where import_id = %s and table_name = %s and member_sha256 is not null",
+            [found.base_import_id, staged.table],
+        )
+        relations = Relations(source.table(staged.table), found.import_id)
+        changes = publish.merge(cursor, relations, found, is_first=cursor.fetchone() is None)
+    cursor.execute(
+        """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
+                                         quarantined, duplicate, filtered, inserted, updated, deleted, seconds)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        [
+            found.import_id, staged.table, staged.disposition, staged.member_sha256, staged.recipe, staged.parts,
+            staged.rows_read, staged.rows_loaded, staged.quarantined, staged.duplicate, staged.filtered,
+            changes.inserted, changes.updated, changes.deleted, staged.seconds,
+        ],
+    )  # fmt: skip
+    return changes

@@ -1,0 +1,65 @@
+"""Worlds for the end-to-end tests: one luigid a module, never restarted; one published release that tests copy."""
+
+import uuid
+
+import pytest
+
+from pipeline import services
+from harness import BUNDLE, HEARINGS, REAL, SampleServer, World, configuration, database, members
+
+#: Luigi's pace in tests: the shipped figures but for the pause before a retry.
+BRISK = {"worker.wait_interval": "0.2", "worker.wait_jitter": "0", "scheduler.retry_delay": "1", "scheduler.retry_count": "2"}
+#: Rows of the protests that the small bundle keeps.
+PROTESTS = 20_000
+
+
+@pytest.fixture(scope="session")
+def sample_server(tmp_path_factory):
+    home = tmp_path_factory.mktemp("server")
+    server = SampleServer(home / "root", home / "log")
+    yield server
+    server.stop()
+
+
+def _luigid(home, settings):
+    config = home / "config" / "luigi.cfg"
+    config.parent.mkdir()
+    config.write_text(configuration(home / "var", settings))
+    return services.start_luigid(home / "var", config=config).url
+
+
+@pytest.fixture(scope="module")
+def luigid(tmp_path_factory):
+    """A luigid with the shipped settings."""
+    home = tmp_path_factory.mktemp("luigid")
+    yield _luigid(home, {})
+    services.stop_all(home / "var")
+
+
+@pytest.fixture(scope="module")
+def brisk_luigid(tmp_path_factory):
+    """A luigid that gives a failing task up after two attempts."""
+    home = tmp_path_factory.mktemp("luigid")
+    yield _luigid(home, BRISK)
+    services.stop_all(home / "var")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, sample_server, server_url, brisk_luigid):
+    """A world with HCAD 2025 published. Not to be changed: copy it."""
+    with database(server_url) as url:
+        world = World(tmp_path_factory.mktemp("published"), sample_server, url, brisk_luigid, BRISK)
+        world.edit_schema("hcad/source.toml", "arb_protest_real = 424_335", "arb_protest_real = 1_000")
+        world.offer(REAL, members(BUNDLE / REAL))
+        protests = members(BUNDLE / HEARINGS)["arb_protest_real.txt"].splitlines(keepends=True)
+        world.offer(HEARINGS, {"arb_protest_real.txt": b"".join(protests[:PROTESTS])})
+        world.publish("--source", "hcad")
+        yield world
+
+
+@pytest.fixture
+def world(tmp_path_factory, published, server_url):
+    """A copy of the published world."""
+    # The folder's name is the world's place on the server, too.
+    with published.copy(tmp_path_factory.mktemp("worlds") / uuid.uuid4().hex[:8], server_url) as copied:
+        yield copied

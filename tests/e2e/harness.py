@@ -1,0 +1,397 @@
+"""A world of one's own for an end-to-end test: state folder, database, bundle, configuration, schema files.
+
+What runs in it is the real thing: `hcad-pipeline` and `luigi` as processes, against a real luigid, a real PostgreSQL and a real
+HTTP server whose request log can be read. A world can be copied whole (state folder and database), so that a test may begin with a
+release that is already published and break what it likes.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import sqlalchemy as sa
+
+from pipeline.catalog.load import load_catalog
+from pipeline.database.engine import make_engine
+from pipeline.load.manager import LoadManager
+
+REPOSITORY = Path(__file__).parents[2]
+BUNDLE = REPOSITORY / "tests" / "fixtures" / "sample"
+REAL = "hcad/2025/Real_acct_owner.zip"
+HEARINGS = "hcad/2019/Hearing_files.zip"
+TRAVIS = "travis/2019/Appraisal_Export.zip"
+#: Archives get this modification time: the same content offered again is the same release again.
+PUBLISHED_AT = 1_700_000_000
+COMMAND_TIMEOUT_S = 240
+#: Set by whoever starts the tests, and not for the processes of a world.
+FOREIGN = ("LUIGI_CONFIG_PATH", "DATABASE_URL", "HCAD_PIPELINE_RUN_ID", "HCAD_PIPELINE_TOKENS", "HCAD_PIPELINE_MIRROR", "PYTHONPATH")
+
+
+def script(name: str) -> Any:
+    """A module of `scripts/`."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    """The members of a zip, by name."""
+    with zipfile.ZipFile(archive) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@contextmanager
+def database(server: sa.URL, template: str | None = None) -> Iterator[str]:
+    """A database of one's own, empty or a copy; its URL as text."""
+    name = f"e2e_{uuid.uuid4().hex[:12]}"
+    with admin(server) as cursor:
+        cursor.execute(f"create database {name}" + (f" template {template}" if template else ""))
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin(server) as cursor:
+            cursor.execute(f"drop database {name} with (force)")
+
+
+@contextmanager
+def admin(server: sa.URL) -> Iterator[Any]:
+    """A cursor on the server, outside of any transaction."""
+    with closing(connect(server)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
+
+
+def connect(url: str | sa.URL) -> Any:
+    """A psycopg2 connection."""
+    return psycopg2.connect(sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+class SampleServer:
+    """The sample server in a thread, with its request log."""
+
+    def __init__(self, root: Path, log: Path) -> None:
+        self.root, self._log = root, log
+        root.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        self._server = script("sample_server").make_server(root, log_fd=self._descriptor)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def requests(self) -> list[str]:
+        """`METHOD path status bytes`, in order."""
+        return self._log.read_text().splitlines()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        os.close(self._descriptor)
+
+
+@dataclass
+class World:
+    """A state folder, a database, a bundle, a configuration and schema files of one's own."""
+
+    home: Path
+    server: SampleServer
+    database_url: str
+    luigid: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.bundle.mkdir(parents=True, exist_ok=True)
+        if not self.schemas.exists():
+            shutil.copytree(REPOSITORY / "schemas", self.schemas)
+        self.configure(self.settings)
+
+    @property
+    def state(self) -> Path:
+        return self.home / "var"
+
+    @property
+    def schemas(self) -> Path:
+        return self.home / "schemas"
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config" / "luigi.cfg"
+
+    @property
+    def bundle(self) -> Path:
+        return self.server.root / self.home.name
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Write our configuration with some values changed: `{"extract.part_bytes": "1000000"}`."""
+        self.config.parent.mkdir(exist_ok=True)
+        self.config.write_text(configuration(self.state, {"catalog.path": str(self.schemas)} | dict(settings)))
+
+    def environment(self, **more: str) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        return own | {
+            "LUIGI_CONFIG_PATH": str(self.config),
+            "DATABASE_URL": self.database_url,
+            "HCAD_PIPELINE_STATE": str(self.state),
+            "HCAD_PIPELINE_PROFILE": "sample",
+            "SAMPLE_SERVER_URL": f"{self.server.url}/{self.home.name}",
+        } | more  # fmt: skip
+
+    def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own; its output goes to files."""
+        with open(self.home / "out", "w") as out, open(self.home / "err", "w") as err:
+            return subprocess.Popen(
+                command, env=self.environment(**more), cwd=self.home, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
+
+    def finish(self, process: subprocess.Popen[str], started: float, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
+        """Wait for a command, and end its group if it does not end."""
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+            raise AssertionError(f"{process.args} did not end within {timeout_s} s; {(self.home / 'err').read_text()[-4000:]}") from None
+        return Done(code, (self.home / "out").read_text(), (self.home / "err").read_text(), time.monotonic() - started)
+
+    def do(self, *command: str, **more: str) -> Done:
+        started = time.monotonic()
+        return self.finish(self.start(*command, **more), started)
+
+    def pipeline(self, *arguments: str) -> list[str]:
+        """The command line of `hcad-pipeline`."""
+        return [sys.executable, "-m", "pipeline", *arguments]
+
+    def luigi_command(self, *arguments: str) -> list[str]:
+        """The command line of plain `luigi`, as the README gives it."""
+        luigi = str(Path(sys.executable).with_name("luigi"))
+        return [luigi, "--module", "pipeline.tasks", *arguments, "--workers", "2", "--scheduler-url", self.luigid]
+
+    def run(self, *arguments: str, **more: str) -> Done:
+        """`hcad-pipeline run`."""
+        return self.do(*self.pipeline("run", "--scheduler-url", self.luigid, *arguments), **more)
+
+    def publish(self, *arguments: str) -> Done:
+        """A run that must end well."""
+        done = self.run(*arguments)
+        assert done.code == 0, done.text + self.logs()
+        return done
+
+    def luigi(self, *arguments: str, **more: str) -> Done:
+        """Plain `luigi`."""
+        return self.do(*self.luigi_command(*arguments), **more)
+
+    def logs(self) -> str:
+        """The end of the newest log, for a failing test's message."""
+        found = sorted((self.state / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
+        return f"\n{found[-1]}:\n{found[-1].read_text()[-6000:]}" if found else ""
+
+    def sql(self, statement: str, *values: object) -> list[Any]:
+        """The rows of one statement."""
+        with closing(connect(self.database_url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def one(self, statement: str, *values: object) -> Any:
+        """The single value of one statement."""
+        return self.sql(statement, *values)[0][0]
+
+    def hashes(self) -> dict[str, tuple[int, str]]:
+        """Rows and content hash of every table and tax year of the sample that exists."""
+        os.environ.setdefault("SAMPLE_SERVER_URL", self.server.url)
+        loads = LoadManager(make_engine(self.database_url))
+        found = {}
+        for name, source in load_catalog(self.schemas, profile="sample").items():
+            for year in source.tax_years:
+                for table in source.tables_for(year):
+                    if self.one("select to_regclass(%s)", f"{name}.{table.name}"):
+                        found[f"{name}.{table.name}.{year}"] = loads.content_hash(table, year)
+        return found
+
+    def currents(self) -> list[Any]:
+        """What is published: number, source, tax year, release, recipe."""
+        return self.sql("select import_id, source, tax_year, release, recipe from etl.import where state = 'published' order by 2, 3")
+
+    def last_attempt(self) -> int:
+        """The newest attempt's number: what comes later is of the next run."""
+        return int(self.one("select coalesce(max(attempt_id), 0) from etl.task_attempt"))
+
+    def families(self, after: int = 0, table: str | None = None) -> set[str]:
+        """The tasks that were started since, of one table or of all."""
+        rows = self.sql(
+            "select distinct family from etl.task_attempt where attempt_id > %s and (%s is null or parameters->>'table' = %s)", after, table, table
+        )
+        return {family for (family,) in rows}
+
+    def tables_of(self, family: str, after: int) -> set[str]:
+        """The tables for which tasks of a family were started since."""
+        rows = self.sql("select distinct parameters->>'table' from etl.task_attempt where attempt_id > %s and family = %s", after, family)
+        return {table for (table,) in rows}
+
+    def written(self, table: str) -> tuple[int, int, int]:
+        """Rows that the current import inserted, updated and deleted."""
+        rows = self.sql(
+            """select t.inserted, t.updated, t.deleted from etl.import_table t join etl.import i using (import_id)
+                where i.state = 'published' and t.table_name = %s""",
+            table,
+        )
+        return tuple(rows[0])
+
+    def leftovers(self) -> dict[str, object]:
+        """What must be gone when nothing is at work: staging tables, markers, open rows, locks, sessions, unfinished files."""
+        return {
+            name: found
+            for name, found in {
+                "staging tables": [row[0] for row in self.sql("select tablename from pg_tables where schemaname = 'etl_staging'")],
+                "checkpoints": self.one("select count(*) from etl.checkpoint"),
+                "staged tables": self.one("select count(*) from etl.staged_table"),
+                "gate markers": self.one("select count(*) from etl.checked"),
+                "open imports": self.one("select count(*) from etl.import where state = 'staging'"),
+                "advisory locks": self.one(
+                    "select count(*) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"
+                ),
+                "sessions": self.sql(
+                    "select pid, query from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and application_name = 'hcad-pipeline'"
+                ),
+            }.items()
+            if found
+        }  # fmt: skip
+
+    def mark(self) -> int:
+        """A place in the request log."""
+        return len(self.server.requests())
+
+    def asked(self, mark: int) -> list[str]:
+        """The requests to this world's bundle since a mark: `METHOD path`."""
+        prefix = f"/{self.home.name}/"
+        split = [line.split(" ") for line in self.server.requests()[mark:]]
+        return [f"{method} {path.removeprefix(prefix)}" for method, path, *_ in split if path.startswith(prefix)]
+
+    def offer(self, archive: str, content: bytes | Mapping[str, bytes]) -> None:
+        """Put an archive on the server: its members, or any bytes at all."""
+        body = content if isinstance(content, bytes) else script("make_sample").pack(dict(content))
+        path = self.bundle / archive
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(".unfinished")
+        unfinished.write_bytes(body)
+        os.utime(unfinished, (PUBLISHED_AT, PUBLISHED_AT))
+        unfinished.replace(path)
+
+    def offered(self, archive: str) -> dict[str, bytes]:
+        """The members of an archive on the server."""
+        return members(self.bundle / archive)
+
+    def edit_schema(self, file: str, old: str, new: str) -> None:
+        """Replace text in a schema file; it must be there once."""
+        path = self.schemas / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        path.write_text(text.replace(old, new))
+
+    @contextmanager
+    def copy(self, home: Path, server: sa.URL, settings: Mapping[str, str] | None = None) -> Iterator[World]:
+        """The same world again, its database and state folder included."""
+        name = sa.make_url(self.database_url).database
+        with database(server, name) as url:
+            shutil.copytree(self.home, home)
+            shutil.copytree(self.bundle, self.server.root / home.name)
+            yield World(home, self.server, url, self.luigid, self.settings if settings is None else settings)
+
+
+def configuration(state: Path, settings: Mapping[str, str]) -> str:
+    """Our configuration with some values changed, every path absolute."""
+    parser = configparser.RawConfigParser()
+    parser.read(REPOSITORY / "config" / "luigi.cfg")
+    paths = {
+        "paths.state": str(state),
+        "core.logging_conf_file": str(REPOSITORY / "config" / "logging.conf"),
+        "core.lock_pid_dir": str(state / "lock"),
+        "scheduler.state_path": str(state / "luigid" / "state.pickle"),
+    }
+    for name, value in (paths | dict(settings)).items():
+        section, key = name.split(".")
+        assert section == "core" or parser.has_option(section, key), f"config/luigi.cfg has no [{section}] {key}"
+        parser.set(section, key, value)
+    lines = [f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in parser.items(section)) for section in parser.sections()]
+    return "\n".join(lines)
+
+
+def group_members(group: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The living child processes of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid and fields[0] not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a command's whole process group, and to the group of the luigi that `hcad-pipeline run` started."""
+    inner = children(process.pid)
+    for group in (process.pid, *inner):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def wait_until(question: Any, timeout_s: float = 60.0, every_s: float = 0.05) -> Any:
+    """Ask until the answer is true; the answer."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if answer := question():
+            return answer
+        time.sleep(every_s)
+    raise AssertionError(f"not within {timeout_s} s: {re.sub(chr(10), ' ', str(question))}")

@@ -1,0 +1,83 @@
+"""The live table comes into being, grows, and is never reshaped silently."""
+
+import dataclasses
+
+import pytest
+from conftest import OWNER, text
+
+from pipeline.catalog.model import ColumnType, Index
+from pipeline.database.engine import transaction
+from pipeline.errors import DatabaseUnavailable, ShapeError
+from pipeline.load.shape import ensure_live
+
+
+def columns(world):
+    return world.rows(
+        "select column_name, data_type from information_schema.columns where table_schema = 'county' and table_name = 'owner' order by ordinal_position"
+    )
+
+
+def test_table_is_partitioned_keyed_and_commented(world):
+    documented = dataclasses.replace(OWNER, doc="Who owns what", columns=(*OWNER.columns, text("note", doc="A note")))
+    ensure_live(world.engine, documented, 2025)
+    ensure_live(world.engine, documented, 2026)
+    assert columns(world)[0] == ("tax_year", "integer") and columns(world)[-1] == ("row_hash", "uuid")
+    partitions = world.rows("select inhrelid::regclass::text from pg_inherits where inhparent = 'county.owner'::regclass order by 1")
+    assert partitions == [("county.owner_2025",), ("county.owner_2026",)]
+    assert world.rows("select obj_description('county.owner'::regclass)") == [("Who owns what",)]
+
+
+def test_new_column_is_added_and_old_rows_stay(world):
+    world.publish("a", [("1", "ANN", None)], [("1", "POOL")])
+    wider = dataclasses.replace(OWNER, columns=(*OWNER.columns, text("note")))
+    ensure_live(world.engine, wider, 2025)
+    assert world.rows("select acct, note from county.owner") == [("1", None)]
+
+
+def test_new_index_is_built(world):
+    ensure_live(world.engine, dataclasses.replace(OWNER, indexes=(Index(("name",)),)), 2025)
+    assert world.rows("select indexdef like '%%(tax_year, name)' from pg_indexes where indexname = 'owner_name_idx'") == [(True,)]
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"columns": (OWNER.columns[0], OWNER.columns[1], dataclasses.replace(OWNER.columns[2], type=ColumnType("bigint")))},
+        {"columns": (OWNER.columns[0], dataclasses.replace(OWNER.columns[1], required=True), OWNER.columns[2])},
+        {"columns": (*OWNER.columns, text("note", required=True))},
+        {"key": ("acct", "name"), "columns": (OWNER.columns[0], dataclasses.replace(OWNER.columns[1], required=True), OWNER.columns[2])},
+    ],
+)
+def test_retype_key_change_and_new_required_column_are_refused_with_a_plan(world, changed):
+    ensure_live(world.engine, OWNER, 2025)
+    before = columns(world)
+    with pytest.raises(ShapeError):
+        ensure_live(world.engine, dataclasses.replace(OWNER, **changed), 2025)
+    assert columns(world) == before
+
+
+@pytest.mark.fault(66)
+def test_extra_columns_of_the_users_own_survive_unless_they_must_be_filled(world):
+    world.publish("a", [("1", "ANN", None)], [("1", "POOL")])
+    with transaction(world.engine) as cursor:
+        cursor.execute("alter table county.owner add column remark text default 'none' not null")
+        cursor.execute("create view public.names as select name from county.owner")
+    world.publish("b", [("1", "EVE", None), ("2", "NEW", None)], [("1", "POOL")])
+    assert world.rows("select acct, remark from county.owner order by 1") == [("1", "none"), ("2", "none")]
+    assert world.rows("select count(*) from public.names") == [(2,)]
+    with transaction(world.engine) as cursor:
+        cursor.execute("alter table county.owner alter column remark drop default")
+    with pytest.raises(ShapeError, match="remark"):
+        ensure_live(world.engine, OWNER, 2025)
+
+
+@pytest.mark.fault(60)
+def test_reader_that_holds_the_table_open_delays_a_new_column_and_then_stops_it(world, monkeypatch):
+    ensure_live(world.engine, OWNER, 2025)
+    monkeypatch.setattr("pipeline.load.shape.LOCK_TIMEOUT", "200ms")
+    with transaction(world.engine) as reader:
+        reader.execute("select count(*) from county.owner")
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            ensure_live(world.engine, dataclasses.replace(OWNER, columns=(*OWNER.columns, text("note"))), 2025)
+    assert "note" not in dict(columns(world))

@@ -1,0 +1,148 @@
+"""Staging: a part and its checkpoint are one commit; whoever lost the right to write cannot."""
+
+import threading
+from decimal import Decimal
+
+import pytest
+from conftest import FEATURE, OWNER
+
+from pipeline.database import ledger
+from pipeline.database.engine import transaction
+from pipeline.errors import AccountingError, DatabaseUnavailable, FencedOut, StagingStale
+from pipeline.handoff import PartReport, read_json, write_json
+from pipeline.load.checkpoints import Resume
+from pipeline.load.manager import LoadManager
+
+ROWS = [("1", "ANN", Decimal("10.00")), ("2", "BOB", None)]
+
+
+def stage(world, key, folder, loads=None):
+    return (loads or world.loads).stage_part(key, OWNER, folder, member_sha256="m1", recipe="t1")
+
+
+@pytest.fixture
+def key(world):
+    world.loads.open_import(world.key("a"), OWNER)
+    return world.key("a")
+
+
+def test_part_staged_twice_is_there_once(world, key):
+    folder = world.part(OWNER, ROWS)
+    assert stage(world, key, folder).written == 2
+    assert stage(world, key, folder) is None
+    assert world.rows("select count(*) from etl_staging.i1_owner_keys") == [(2,)]
+
+
+def test_same_part_from_two_processes_at_once_is_there_once(world, key):
+    folder = world.part(OWNER, ROWS * 1)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(stage(world, key, folder))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(result is not None for result in results) == 1
+    assert world.rows("select count(*) from etl_staging.i1_owner_keys") == [(2,)]
+
+
+@pytest.mark.fault(55)
+def test_connection_lost_in_a_part_leaves_neither_rows_nor_checkpoint(world, key):
+    folder = world.part(OWNER, ROWS)
+
+    class Cut(LoadManager):
+        def bulk_upsert(self, records, model_class, batch_size=5000, *, cursor=None):
+            done = super().bulk_upsert(records, model_class, batch_size, cursor=cursor)
+            cursor.execute("select pg_terminate_backend(pg_backend_pid())")
+            return done
+
+    with pytest.raises(DatabaseUnavailable):
+        stage(world, key, folder, Cut(world.engine))
+    assert world.rows("select count(*) from etl_staging.i1_owner_keys") == [(0,)]
+    assert world.rows("select count(*) from etl.checkpoint") == [(0,)]
+    assert stage(world, key, folder).written == 2
+
+
+def test_settling_without_all_parts_is_refused(world, key):
+    stage(world, key, world.part(OWNER, ROWS))
+    with pytest.raises(StagingStale, match="1 of 2 parts"):
+        world.loads.settle_table(key, OWNER, parts=2, records=2, raw_lines=lambda numbers: {})
+
+
+def test_records_that_do_not_add_up_stop_before_publication(world, key):
+    stage(world, key, world.part(OWNER, ROWS))
+    with pytest.raises(AccountingError, match="3 records in the member, 2 read"):
+        world.loads.settle_table(key, OWNER, parts=1, records=3, raw_lines=lambda numbers: {})
+
+
+def test_report_that_lies_about_its_rows_stages_nothing(world, key):
+    folder = world.part(OWNER, ROWS)
+    report = read_json(folder / "report.json")
+    write_json(folder / "report.json", PartReport.from_json(report | {"read": 3, "written": 3}))
+    with pytest.raises(AccountingError, match="gave 2 rows"):
+        stage(world, key, folder)
+    assert world.rows("select count(*) from etl.checkpoint") == [(0,)]
+
+
+def test_quarantine_of_a_part_is_in_the_ledger_once_also_when_staged_again(world, key):
+    line = '{"line": 3, "raw": "x\\\\x00y", "reasons": {"*": ["2 fields, not 3"]}}'
+    folder = world.part(OWNER, ROWS, quarantined=[line])
+    stage(world, key, folder)
+    with transaction(world.engine) as cursor:
+        # What a crash of the server leaves: the unlogged tables are empty, the ledger is not.
+        cursor.execute("truncate etl.checkpoint, etl_staging.i1_owner_keys, etl_staging.i1_owner_rows")
+    stage(world, key, folder)
+    assert world.rows("select line, raw, reasons from etl.quarantine") == [(3, "x\\x00y", {"*": ["2 fields, not 3"]})]
+
+
+@pytest.mark.fault(63)
+def test_run_that_lost_its_source_cannot_stage_or_publish(world, key):
+    with transaction(world.engine) as cursor:
+        cursor.execute("insert into etl.run (command, profile, as_of, host, pid) values ('run', 'test', now(), 'h', 1) returning run_id")
+        run = cursor.fetchone()[0]
+        old, new = (ledger.take_source(cursor, "county", run) for _ in range(2))
+    folder = world.part(OWNER, ROWS)
+    with pytest.raises(FencedOut, match=f"token {new}, ours is {old}"):
+        stage(world, key, folder, LoadManager(world.engine, tokens={"county": old}))
+    with pytest.raises(FencedOut):
+        LoadManager(world.engine, tokens={"another": new}).publish(key, world.county)
+    assert stage(world, key, folder, LoadManager(world.engine, tokens={"county": new})).written == 2
+
+
+def test_refresh_of_an_unchanged_table_stages_no_whole_row(world):
+    world.publish("a", ROWS, [("1", "POOL")])
+    world.stage(world.key("b"), OWNER, [[*ROWS, ("3", "NEW", None)]])
+    assert world.rows("select count(*) from etl_staging.i2_owner_keys") == [(3,)]
+    assert world.rows("select acct from etl_staging.i2_owner_rows") == [("3",)]
+
+
+def test_new_import_of_a_tax_year_replaces_what_was_being_staged(world, key):
+    stage(world, key, world.part(OWNER, ROWS))
+    world.loads.open_import(world.key("b"), OWNER)
+    assert world.rows("select state from etl.import order by import_id") == [("superseded",), ("staging",)]
+    assert {name for (name,) in world.rows("select tablename from pg_tables where schemaname = 'etl_staging'")} == {
+        "i2_owner_keys",
+        "i2_owner_rows",
+    }
+    assert world.rows("select count(*) from etl.checkpoint") == [(0,)]
+
+
+def test_checkpoints_are_read_back_by_table_and_part(world, key):
+    for number in range(3):
+        stage(world, key, world.part(OWNER, ROWS, part=number, first_line=1 + 2 * number))
+    assert world.loads.resume_from_checkpoint(1) == Resume(1, 6, {"owner": (0, 1, 2)})
+    assert world.loads.checkpoint_progress(99, 10)
+    assert world.loads.checkpoint_progress(99, 25)
+    assert world.loads.resume_from_checkpoint(99) == Resume(99, 25, {})
+
+
+def test_two_opens_at_once_give_one_import(world):
+    results = []
+    threads = [
+        threading.Thread(target=lambda table=table: results.append(world.loads.open_import(world.key("a"), table).import_id))
+        for table in (OWNER, FEATURE) * 3
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6 and len(set(results)) == 1
