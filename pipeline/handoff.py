@@ -62,7 +62,8 @@ class Part:
 class Member:
     """A file out of an archive, as the extract stage measured it.
 
-    ``name`` is its name in the archive and ``file`` its name in the manifest's folder. ``first_line`` and ``last_line``
+    ``name`` is the name that it is wanted by (in the archive it may be written in another case, or lie in a sub-folder) and
+    ``file`` its name in the manifest's folder. ``first_line`` and ``last_line``
     are the lines without their ends, decoded as latin-1 (one character a byte) and cut at 65,536 bytes. ``widths`` counts
     lines by their length in bytes without the line end, for the 32 commonest lengths; ``other_widths`` counts the rest.
     ``crlf``, ``lf`` count the line ends; ``unterminated`` says that the last line has none. A last line without an end

@@ -65,6 +65,7 @@ select {live_anchor}, seq from (
       from {live} l join surplus s on {same_anchor} and l.row_hash = s.row_hash where l.tax_year = %(year)s and s.live > s.staged
 ) l where turn <= spare
 """
+DELETE_GOING = "delete from {live} l using going s where l.tax_year = %(year)s and {same_row}"
 #: seq goes on after the highest that the parent has, in the order of the hashes: the file's own order plays no part.
 INSERT_COPIES = """
 with content as (
@@ -82,20 +83,39 @@ select %(year)s, coalesce((select max(l.seq) from {live} l where l.tax_year = %(
 """
 
 
-def merge(cursor: Cursor, relations: Relations, found: Import, *, is_first: bool) -> Changes:
+#: Into an empty tax year: every row is staged whole, and seq counts from 1 as INSERT_COPIES would have it.
+INSERT_FIRST = """
+insert into {live} (tax_year, {columns}, row_hash, import_id{seq})
+select %(year)s, {columns}, row_hash, %(import_id)s{number} from {rows}
+"""
+NUMBER = ", row_number() over (partition by {anchor} order by row_hash, line)"
+
+
+def merge(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     """Merge one staged table into its live table, in the caller's transaction.
 
-    Args:
-        cursor: in the publishing transaction.
-        relations: the table's relations for this import.
-        found: the import.
-        is_first: the tax year has no rows of this table yet; the ledger entry is all the history there is to keep.
+    A tax year without rows is filled in one statement and keeps no row history: the ledger entry is all there is to tell.
     """
+    year = found.key.tax_year
+    cursor.execute(sql.SQL("select not exists (select 1 from {} where tax_year = %s)").format(relations.live), [year])
+    (is_empty,) = cursor.fetchone() or (False,)
+    cursor.execute(sql.SQL("select (select count(*) from {}) = (select count(*) from {})").format(relations.keys, relations.rows))
+    (is_whole,) = cursor.fetchone() or (False,)
+    if is_empty and is_whole:
+        return _fill(cursor, relations, found)
     one_way = _merge_keyed if relations.table.is_keyed else _merge_keyless
-    return one_way(cursor, relations, found, keeps_history=not is_first)
+    return one_way(cursor, relations, found)
 
 
-def _merge_keyed(cursor: Cursor, relations: Relations, found: Import, *, keeps_history: bool) -> Changes:
+def _fill(cursor: Cursor, relations: Relations, found: Import) -> Changes:
+    words: dict[str, sql.Composable] = {"live": relations.live, "rows": relations.rows, "columns": names(relations.column_names)}
+    words |= {"seq": sql.SQL(""), "number": sql.SQL("")}
+    if not relations.table.is_keyed:
+        words |= {"seq": sql.SQL(", seq"), "number": sql.SQL(NUMBER).format(anchor=names(relations.anchor))}
+    return Changes(inserted=_run(cursor, INSERT_FIRST, words, {"import_id": found.import_id, "year": found.key.tax_year}))
+
+
+def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     values: dict[str, object] = {"import_id": found.import_id, "year": found.key.tax_year}
     rest = [name for name in relations.column_names if name not in relations.anchor]
     words: dict[str, sql.Composable] = {
@@ -105,21 +125,19 @@ def _merge_keyed(cursor: Cursor, relations: Relations, found: Import, *, keeps_h
         "staged_columns": names(relations.column_names, "s"),
         "assignments": comma([sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in rest] or [sql.SQL("tax_year = l.tax_year")]),
     }  # fmt: skip
-    deleted = updated = 0
-    if keeps_history:
-        vanished = sql.SQL("not exists (select 1 from {keys} s where {same_key})").format(**words)
-        _run(cursor, REMEMBER, words | {"operation": sql.Literal("D"), "join": sql.SQL(""), "where": vanished}, values)
-        deleted = _run(cursor, DELETE_VANISHED, words, values)
-        differing = sql.SQL("join {rows} s on {same_key} and l.row_hash <> s.row_hash").format(**words)
-        _run(cursor, REMEMBER, words | {"operation": sql.Literal("U"), "join": differing, "where": sql.SQL("true")}, values)
-        updated = _run(cursor, UPDATE_DIFFERING, words, values)
+    vanished = sql.SQL("not exists (select 1 from {keys} s where {same_key})").format(**words)
+    _run(cursor, REMEMBER, words | {"operation": sql.Literal("D"), "join": sql.SQL(""), "where": vanished}, values)
+    deleted = _run(cursor, DELETE_VANISHED, words, values)
+    differing = sql.SQL("join {rows} s on {same_key} and l.row_hash <> s.row_hash").format(**words)
+    _run(cursor, REMEMBER, words | {"operation": sql.Literal("U"), "join": differing, "where": sql.SQL("true")}, values)
+    updated = _run(cursor, UPDATE_DIFFERING, words, values)
     inserted = _run(cursor, INSERT_NEW, words, values)
-    if keeps_history and inserted:
+    if inserted:
         _run(cursor, REMEMBER_NEW, words | {"same_key": same(relations.anchor, "h", "s")}, values)
     return Changes(inserted, updated, deleted)
 
 
-def _merge_keyless(cursor: Cursor, relations: Relations, found: Import, *, keeps_history: bool) -> Changes:
+def _merge_keyless(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     values: dict[str, object] = {"import_id": found.import_id, "year": found.key.tax_year}
     words: dict[str, sql.Composable] = {
         "live": relations.live, "keys": relations.keys, "rows": relations.rows, "history": relations.history,
@@ -130,18 +148,14 @@ def _merge_keyless(cursor: Cursor, relations: Relations, found: Import, *, keeps
     cursor.execute("drop table if exists pg_temp.surplus, pg_temp.going")
     _run(cursor, SURPLUS, words, values)
     cursor.execute("analyze surplus")
-    deleted = 0
-    if keeps_history:
-        _run(cursor, GOING, words, values)
-        key = (*relations.anchor, "seq")
-        gone = {"key": names(key), "live_key": names(key, "l"), "operation": sql.Literal("D"), "where": sql.SQL("true")}
-        join = sql.SQL("join going s on {}").format(same(key, "l", "s"))
-        _run(cursor, REMEMBER, words | gone | {"join": join}, values)
-        delete = "delete from {live} l using going s where l.tax_year = %(year)s and {same_row}"
-        deleted = _run(cursor, delete, words | {"same_row": same(key, "l", "s")}, values)
+    _run(cursor, GOING, words, values)
+    key = (*relations.anchor, "seq")
+    gone = {"key": names(key), "live_key": names(key, "l"), "operation": sql.Literal("D"), "where": sql.SQL("true")}
+    join = sql.SQL("join going s on {}").format(same(key, "l", "s"))
+    _run(cursor, REMEMBER, words | gone | {"join": join}, values)
+    deleted = _run(cursor, DELETE_GOING, words | {"same_row": same(key, "l", "s")}, values)
     inserted = _run(cursor, INSERT_COPIES, words, values)
-    if keeps_history and inserted:
-        key = (*relations.anchor, "seq")
+    if inserted:
         added = {"key": names(key), "staged_key": names(key, "s"), "same_key": same(key, "h", "s")}
         _run(cursor, REMEMBER_NEW, words | added, values)
     return Changes(inserted, 0, deleted)

@@ -125,12 +125,7 @@ def all_staged(cursor: Cursor, found: Import, source: Source) -> list[StagedTabl
 def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTable) -> Changes:
     changes = Changes()
     if staged.disposition == "staged":
-        cursor.execute(
-            "select 1 from etl.import_table where import_id = %s and table_name = %s and member_sha256 is not null",
-            [found.base_import_id, staged.table],
-        )
-        relations = Relations(source.table(staged.table), found.import_id)
-        changes = publish.merge(cursor, relations, found, is_first=cursor.fetchone() is None)
+        changes = publish.merge(cursor, Relations(source.table(staged.table), found.import_id), found)
     cursor.execute(
         """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
                                          quarantined, duplicate, filtered, inserted, updated, deleted, seconds)

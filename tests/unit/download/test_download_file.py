@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -416,3 +417,19 @@ def test_credentials_work_and_are_shown_nowhere(
 )
 def test_redacted_url_keeps_only_what_is_public(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+def test_progress_is_told_once_a_second_with_bytes_and_total(
+    server: Any, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path
+) -> None:
+    def route(request: Any) -> None:
+        request.answer("200 OK", VALIDATORS, archive[:100_000], length=len(archive))
+        time.sleep(1.1)
+        for start in range(100_000, len(archive), 1000):
+            request.send(archive[start : start + 1000])
+
+    server.routes["/a.zip"] = route
+    told: list[Any] = []
+    manager = make_manager(on_event=lambda name, figures: told.append(figures) if name == "download.progress" else None)
+    manager.download_file(server.url("/a.zip"), dest)
+    assert len(told) == 1 and told[0]["total"] == len(archive) and 90_000 < told[0]["bytes"] < 200_000

@@ -110,8 +110,9 @@ def test_random_bytes_are_counted_not_dropped(transformed):
 
 def test_mark_at_the_start_of_a_chunk_is_text_and_at_the_start_of_the_member_is_not(transformed):
     of = table(Column("a", TEXT, "a"), Column("b", TEXT, "b"), layouts=(Layout("delimited", encoding="utf-8"),))
-    outcome = transformed("\ufeffx\t1\n\ufeffx\t2\n\ufeffx\t3\n".encode(), of, chunk_rows=1)
-    assert outcome.column("a") == ["x", "\ufeffx", "\ufeffx"]
+    for options in ({"chunk_rows": 1}, {"lines_a_part": 1}):
+        outcome = transformed("\ufeffx\t1\n\ufeffx\t2\n\ufeffx\t3\n".encode(), of, **options)
+        assert outcome.column("a") == ["x", "\ufeffx", "\ufeffx"]
 
 
 @pytest.mark.parametrize("delimiter", ["|", ",", "_", "#", '"', "\\", "^", ";"])

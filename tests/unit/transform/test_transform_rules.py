@@ -34,7 +34,7 @@ def some(**rules):
     return st.fixed_dictionaries({}, optional=rules)
 
 
-COLUMNS = st.one_of(
+COLUMNS = (
     st.tuples(st.just(TEXT), st.just(TEXTS), some(
         regex=PATTERNS, minlength=LENGTHS, maxlength=LENGTHS, min=TEXTS, max=TEXTS,
         allowed=st.lists(TEXTS, max_size=3), forbidden=st.lists(TEXTS, max_size=3))),
@@ -50,10 +50,11 @@ COLUMNS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
-@given(chosen=COLUMNS, required=st.booleans(), draw=st.data())
-def test_compiled_rules_and_cerberus_agree_on_rows_and_errors(chosen, required, draw):
-    column_type, values, rules = chosen
+@pytest.mark.parametrize("kind", COLUMNS, ids=["text", "integer", "numeric", "date", "boolean"])
+@settings(max_examples=80, deadline=None)
+@given(required=st.booleans(), draw=st.data())
+def test_compiled_rules_and_cerberus_agree_on_rows_and_errors(kind, required, draw):
+    column_type, values, rules = draw.draw(kind)
     of = column(column_type, required, **rules)
     compiled = compile_rules([of])
     assert compiled.slow == ()
@@ -90,8 +91,28 @@ def test_broken_rule_is_named(of, value, rule):
 
 
 def test_tenth_in_a_rule_is_a_tenth():
-    (check,) = compile_rules([column(numeric(5, 1), max=0.1)]).checks["c"]
-    assert check(pa.array([Decimal("0.1"), Decimal("0.2")], pa.decimal128(5, 1))).to_pylist() == [False, True]
+    values = pa.table({"c": pa.array([Decimal("0.0"), Decimal("0.1"), Decimal("0.2")], pa.decimal128(5, 1))})
+    assert compile_rules([column(numeric(5, 1), min=0.1)]).suspects(values).tolist() == [True, False, False]
+    assert compile_rules([column(numeric(5, 1), allowed=[0.1])]).suspects(values).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_broken"),
+    [
+        (r"\d", "0a", True),
+        (r"a|b", "ab", False),
+        (r"^\d{2}$", "12\n", False),
+        (r"\d+", "\u0661", False),
+        (r"b\$", "b$x", False),
+        (r"x*", "ax", True),
+        (r"", "a", True),
+    ],
+)
+def test_regex_matches_as_cerberus_does(pattern, text, is_broken):
+    of = column(TEXT, regex=pattern)
+    compiled = compile_rules([of])
+    assert compiled.suspects(pa.table({"c": [text]})).tolist() == [is_broken]
+    assert bool(DataTransformer(table(of)).validate_record({"c": text}, compiled.schema)) == is_broken
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""What is no longer needed in the state folder goes, after a run, while the run still holds its sources.
+
+Of a source's tax year that is current: transformed parts go whole (they are in the database), extracted members and archives
+stay only for the newest releases that were published. Nothing is removed before its successor is published, so the last good
+archive is always there; whatever is removed can be made again from the archive, or by the next download.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from pipeline.database.engine import transaction
+
+#: Releases whose archives are kept, the current one among them; members only of the current one.
+KEPT_RELEASES = 2
+
+NEWEST = """
+select r.archives from etl.release r join (
+    select release, max(import_id) as newest, bool_or(state = 'published') as is_current from etl.import
+     where source = %(source)s and tax_year = %(year)s and published_at is not null group by release) i using (release)
+ where r.source = %(source)s and r.tax_year = %(year)s order by i.is_current desc, i.newest desc limit %(limit)s
+"""
+
+
+def sweep(engine: Engine, state: Path, source: str, year: int) -> int:
+    """Remove what a current tax year no longer needs; returns the bytes freed.
+
+    Args:
+        engine: of the ledger.
+        state: the state folder.
+        source: the source; the caller holds it.
+        year: the tax year; nothing is removed unless it has a current import and nothing of it is being staged.
+    """
+    with transaction(engine) as cursor:
+        cursor.execute("select state from etl.import where source = %s and tax_year = %s", [source, year])
+        states = {row[0] for row in cursor.fetchall()}
+        cursor.execute(NEWEST, {"source": source, "year": year, "limit": KEPT_RELEASES})
+        releases = [{f"{archive}-{fingerprint}" for archive, fingerprint in row[0].items()} for row in cursor.fetchall()]
+    if "published" not in states or "staging" in states or not releases:
+        return 0
+    freed = _remove(state / "parts" / source / str(year), set())
+    freed += _remove(state / "members" / source / str(year), releases[0])
+    return freed + _remove(state / "archives" / source / str(year), set().union(*releases))
+
+
+def _remove(folder: Path, kept: set[str]) -> int:
+    """Remove everything in a folder whose name does not begin with one of these; returns the bytes freed."""
+    freed = 0
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if any(path.name.startswith(name) for name in kept):
+            continue
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        freed += sum(file.stat().st_size for file in files)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return freed

@@ -1,0 +1,55 @@
+"""After a run the state folder holds what the current releases need, and nothing of what they do not."""
+
+import pytest
+from psycopg2.extras import Json
+
+from pipeline.database.engine import transaction
+from pipeline.housekeeping import sweep
+
+
+@pytest.fixture
+def state(world, tmp_path):
+    """Three releases: a and b were published, c is being staged when ``staging`` says so."""
+    for release, state_name in (("a", "superseded"), ("b", "superseded"), ("c", "published")):
+        with transaction(world.engine) as cursor:
+            cursor.execute(
+                "insert into etl.release (source, tax_year, release, profile, archives) values ('county', 2025, %s, 'test', %s)",
+                [release, Json({"roll": f"{release}111"})],
+            )
+            cursor.execute(
+                """insert into etl.import (source, tax_year, release, recipe, profile, state, published_at)
+                   values ('county', 2025, %s, 'r', 'test', %s, now())""",
+                [release, state_name],
+            )
+        for kind in ("archives", "members", "parts"):
+            folder = tmp_path / "var" / kind / "county" / "2025"
+            folder.mkdir(parents=True, exist_ok=True)
+            if kind == "archives":
+                (folder / f"roll-{release}111").write_bytes(b"x" * 10)
+                (folder / f"roll-{release}111.receipt.json").write_bytes(b"x" * 10)
+            else:
+                (folder / f"roll-{release}111-cut").mkdir()
+                (folder / f"roll-{release}111-cut" / "file").write_bytes(b"x" * 10)
+    return tmp_path / "var"
+
+
+def left(state, kind):
+    return sorted(path.name for path in (state / kind / "county" / "2025").iterdir())
+
+
+def test_parts_go_members_stay_for_the_current_release_and_archives_for_two(world, state):
+    assert sweep(world.engine, state, "county", 2025) == 30 + 20 + 20
+    assert left(state, "parts") == []
+    assert left(state, "members") == ["roll-c111-cut"]
+    assert left(state, "archives") == ["roll-b111", "roll-b111.receipt.json", "roll-c111", "roll-c111.receipt.json"]
+    assert sweep(world.engine, state, "county", 2025) == 0
+
+
+def test_nothing_goes_while_something_is_being_staged_or_nothing_is_current(world, state):
+    with transaction(world.engine) as cursor:
+        cursor.execute("insert into etl.import (source, tax_year, release, recipe, profile) values ('county', 2025, 'd', 'r', 'test')")
+    assert sweep(world.engine, state, "county", 2025) == 0
+    with transaction(world.engine) as cursor:
+        cursor.execute("update etl.import set state = 'refused' where state in ('staging', 'published')")
+    assert sweep(world.engine, state, "county", 2025) == 0
+    assert len(left(state, "parts")) == 3
