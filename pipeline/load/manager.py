@@ -141,7 +141,7 @@ class LoadManager:
             # The checkpoint goes first: of two processes with the same part, the second waits here and then finds it taken.
             if not self.checkpoint_progress(found.import_id, report.read, checkpoint=mark, cursor=cursor):
                 return None
-            quarantined = staging.stage_quarantine(cursor, found.import_id, report, folder / "quarantine.jsonl")
+            quarantined = staging.stage_quarantine(cursor, found.import_id, table.name, report.part, folder / "quarantine.jsonl")
 
             def write(batches: Iterator[pa.RecordBatch], target: sql.Identifier) -> int:
                 return self.bulk_upsert(batches, target, self.batch_rows, cursor=cursor).read

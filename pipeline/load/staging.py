@@ -22,7 +22,6 @@ from psycopg2.extras import Json, execute_values
 
 from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError, StagingStale
-from pipeline.handoff import PartReport
 from pipeline.load.relations import Relations, names, same
 
 if TYPE_CHECKING:
@@ -110,15 +109,15 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
     return copied
 
 
-def stage_quarantine(cursor: Cursor, import_id: int, report: PartReport, jsonl: Path) -> int:
+def stage_quarantine(cursor: Cursor, import_id: int, table: str, part: int, jsonl: Path) -> int:
     """Copy a part's quarantine into the ledger; returns the rows written."""
     # The ledger's rows outlive a crash that empties the unlogged checkpoints; a part that is staged again replaces them.
     cursor.execute(
-        "delete from etl.quarantine where import_id = %s and table_name = %s and part = %s", [import_id, report.table, report.part]
+        "delete from etl.quarantine where import_id = %s and table_name = %s and part = %s", [import_id, table, part]
     )
     with open(jsonl, encoding="utf-8") as lines:
         refused = (json.loads(line) for line in lines)
-        rows = [(import_id, report.table, report.part, row["line"], row["raw"], Json(row["reasons"])) for row in refused]
+        rows = [(import_id, table, part, row["line"], row["raw"], Json(row["reasons"])) for row in refused]
     _insert_quarantine(cursor, rows)
     return len(rows)
 

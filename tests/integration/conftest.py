@@ -62,7 +62,7 @@ class World:
         pq.write_table(made, folder / "rows.parquet")
         (folder / "quarantine.jsonl").write_text("".join(f"{line}\n" for line in quarantined))
         count = len(rows) + len(quarantined)
-        write_json(folder / "report.json", PartReport(table.name, part, count, len(rows), len(quarantined), 0, {}))
+        write_json(folder / "report.json", PartReport(table.qualified, part, count, len(rows), len(quarantined), 0, {}))
         return folder
 
     def stage(self, key, table, parts, *, sha256="m1", recipe="t1"):
