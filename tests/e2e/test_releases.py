@@ -10,7 +10,7 @@ from harness import HEARINGS, REAL
 SYNCS_ONLY = {"ProbeRelease", "SyncSource", "SyncAll"}
 HEADS_ONLY = [f"HEAD {HEARINGS}", f"HEAD {REAL}"]
 SAMPLE_OF_CHANGES = random.Random(20250301)
-INTEREST_RULE = "max = 0.7, "
+INTEREST_RULE = "max = 0.9, "
 RULED_COLUMN = 'interest_percent = { type = "numeric(9,6)", '
 
 
@@ -205,11 +205,11 @@ def test_added_rule_transforms_only_its_table_and_downloads_nothing(ruled):
 
 def test_rows_that_break_a_rule_are_in_quarantine_with_line_text_and_reasons(ruled, published):
     *lines, _ = ruled.offered(REAL)["real_mnrl.txt"].decode("cp1252").splitlines()
-    broken = {number: line for number, line in enumerate(lines, 1) if Decimal(line.split("\t")[4]) > Decimal("0.7")}
+    broken = {number: line for number, line in enumerate(lines, 1) if Decimal(line.split("\t")[4]) > Decimal("0.9")}
     rows = ruled.sql("select line, raw, reasons from etl.quarantine where import_id = %s", current(ruled))
     assert broken
     assert {line: raw for line, raw, _ in rows} == broken
-    assert all(list(reasons) == ["interest_percent"] and "0.7" in str(reasons) for _, _, reasons in rows)
+    assert all(list(reasons) == ["interest_percent"] and "0.9" in str(reasons) for _, _, reasons in rows)
     assert ruled.written("real_mnrl") == (0, 0, len(broken))
     assert ruled.hashes()["hcad.real_mnrl.2025"][0] == published.hashes()["hcad.real_mnrl.2025"][0] - len(broken)
     shown = ruled.do(*ruled.pipeline("quarantine", "hcad", "--limit", "1000"))

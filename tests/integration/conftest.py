@@ -70,9 +70,7 @@ class World:
         self.loads.open_import(key, table)
         line = 1
         for number, rows in enumerate(parts):
-            self.loads.stage_part(
-                key, table, self.part(table, rows, part=number, first_line=line), member_sha256=sha256, recipe=recipe
-            )
+            self.loads.stage_part(key, table, self.part(table, rows, part=number, first_line=line), member_sha256=sha256, recipe=recipe)
             line += len(rows)
         return self.loads.settle_table(
             key, table, parts=len(parts), records=line - 1, raw_lines=lambda numbers: {n: f"raw line {n}" for n in numbers}

@@ -90,7 +90,11 @@ def test_repeated_keys_over_parts_keep_the_first_line_and_account_for_the_others
 
 def test_rollback_restores_the_content_exactly_and_twice_is_a_no_op(world):
     world.publish("a", A, POOLS)
-    before = world.hashes(), world.rows("select * from county.owner order by acct"), world.rows("select * from county.feature order by acct, seq")
+    before = (
+        world.hashes(),
+        world.rows("select * from county.owner order by acct"),
+        world.rows("select * from county.feature order by acct, seq"),
+    )
     world.publish("b", B, [("9", "BARN")])
     assert world.hashes() != before[0]
     (newest,) = world.rows("select import_id from etl.import where state = 'published'")
@@ -182,7 +186,6 @@ def test_unchanged_table_is_not_staged_and_a_missing_member_is_carried_over(worl
     again = world.key("c")
     world.loads.open_import(again, FEATURE)
     assert world.loads.keep_table(again, FEATURE, member_sha256="a-feature", recipe="t1").disposition == "unchanged"
-
 
 
 def test_values_survive_copy_and_history_byte_for_byte(world):

@@ -55,9 +55,7 @@ LIBRARY = "import sys; from pathlib import Path; from pipeline import services a
 
 
 def in_another_process(code, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", LIBRARY + code, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=90
-    )
+    done = subprocess.run([sys.executable, "-c", LIBRARY + code, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

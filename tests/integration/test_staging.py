@@ -91,9 +91,7 @@ def test_quarantine_of_a_part_is_in_the_ledger_once_also_when_staged_again(world
         # What a crash of the server leaves: the unlogged tables are empty, the ledger is not.
         cursor.execute("truncate etl.checkpoint, etl_staging.i1_owner_keys, etl_staging.i1_owner_rows")
     stage(world, key, folder)
-    assert world.rows("select table_name, line, raw, reasons from etl.quarantine") == [
-        ("owner", 3, "x\\x00y", {"*": ["2 fields, not 3"]})
-    ]
+    assert world.rows("select table_name, line, raw, reasons from etl.quarantine") == [("owner", 3, "x\\x00y", {"*": ["2 fields, not 3"]})]
 
 
 @pytest.mark.fault(63)

@@ -1,0 +1,77 @@
+"""The configuration becomes typed values once, and a wrong one stops with its section and key."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHOW = "from pipeline.settings import read_settings; s = read_settings(); print(s.part_bytes, s.profile, s.state, s.database_url, s.scheduler_url)"
+
+
+def read(tmp_path, text="", **environ):
+    """Read settings in a process of its own: Luigi reads its configuration once."""
+    config = tmp_path / "luigi.cfg"
+    config.write_text(text)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HCAD_PIPELINE") and name != "DATABASE_URL"}
+    return subprocess.run(
+        [sys.executable, "-c", SHOW],
+        env=clean | {"LUIGI_CONFIG_PATH": str(config), **environ},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+
+
+def test_shipped_configuration_is_whole_and_every_key_of_ours_is_read():
+    import configparser
+
+    from pipeline import settings
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "config" / "luigi.cfg")
+    for section in ("paths", "catalog", "database", "download", "extract", "transform", "load"):
+        declared = {name for name, _ in getattr(settings, section).get_params()}
+        assert set(config[section]) == declared, section
+
+
+def test_environment_stands_over_the_file(tmp_path):
+    done = read(tmp_path, "[extract]\npart_bytes = 5\n[catalog]\nprofile = a\n", HCAD_PIPELINE_PROFILE="b", DATABASE_URL="postgresql://h/d")
+    assert done.stdout.split() == ["5", "b", str(ROOT / "var"), "postgresql://h/d", "http://127.0.0.1:8082/"]
+
+
+def test_relative_state_starts_at_the_checkout_from_any_folder(tmp_path):
+    assert str(ROOT / "elsewhere") in read(tmp_path, "[paths]\nstate = elsewhere\n").stdout
+    assert "/tmp/x" in read(tmp_path, "[paths]\nstate = elsewhere\n", HCAD_PIPELINE_STATE="/tmp/x").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[extract]\npart_bytes = many\n", "E_CONFIG"),
+        ("[load]\nbatch_rows = 0\n", "[load] batch_rows = 0"),
+        ("[transform]\nchunk_rows = -1\n", "chunk_rows"),
+    ],
+)
+def test_wrong_value_is_named(tmp_path, text, words):
+    done = read(tmp_path, text)
+    assert done.returncode != 0 and words in done.stderr
+
+
+@pytest.mark.fault(72)
+def test_tasks_refuse_to_start_without_exit_codes_of_ours(tmp_path):
+    config = tmp_path / "luigi.cfg"
+    config.write_text("[core]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "luigi", "--module", "pipeline.tasks", "SyncAll", "--local-scheduler"],
+        env=os.environ | {"LUIGI_CONFIG_PATH": str(config)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "LUIGI_CONFIG_PATH=config/luigi.cfg" in done.stderr
