@@ -111,12 +111,17 @@ def status(as_json: bool) -> None:
 @click.option("--import", "import_id", type=int, help="One import; default: the newest that has rows here.")
 @click.option("--table", help="One table.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
-def quarantine(source: str, import_id: int | None, table: str | None, limit: int) -> None:
+@click.option("--personal", is_flag=True, help="Show rows of tables that name persons as they are, not masked.")
+def quarantine(source: str, import_id: int | None, table: str | None, limit: int, personal: bool) -> None:
     """Rows that were refused: table, line, reasons, raw text."""
-    from pipeline.status import read_quarantine
+    from pipeline.settings import find_source
+    from pipeline.status import masked, read_quarantine
 
+    named = {found.name for found in find_source(source).tables if any(column.personal for column in found.columns)}
     with _database() as (_, engine):
         rows = read_quarantine(engine, source, import_id, table, limit)
+    if not personal:
+        rows = [masked(row) if row["table_name"] in named else row for row in rows]
     for row in rows:
         reasons = "; ".join(f"{column}: {', '.join(messages)}" for column, messages in row["reasons"].items())
         click.echo(f"import {row['import_id']}  {row['table_name']}  line {row['line']}  {reasons}\n    {row['raw']!r}")

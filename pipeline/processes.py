@@ -106,7 +106,7 @@ def listens_on(pid: int, port: int) -> bool:
     try:
         rows = [line.split() for line in (_PROC / str(pid) / "net/tcp").read_text().splitlines()[1:]]
         sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == wanted and row[3] == "0A"}
-        return any(os.readlink(handle) in sockets for handle in (_PROC / str(pid) / "fd").iterdir())
+        return any(str(handle.readlink()) in sockets for handle in (_PROC / str(pid) / "fd").iterdir())
     except (FileNotFoundError, ProcessLookupError):
         # The process, or one of its files, went away while we looked: the caller asks again.
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg2
@@ -10,6 +11,10 @@ from sqlalchemy import Engine
 
 from pipeline.database.engine import connect, translated
 from pipeline.errors import ConfigurationError
+
+_LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
+#: Where Cerberus' messages repeat a value.
+_QUOTED = re.compile(r"(?<=unallowed value ).*")
 
 CURRENT = """
 select i.source, i.tax_year, i.import_id, i.release, i.recipe, i.profile, i.published_at,
@@ -65,6 +70,16 @@ def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 def read_quarantine(engine: Engine, source: str, import_id: int | None, table: str | None, limit: int) -> list[dict[str, Any]]:
     """Quarantined rows of a source, of one import (None: the newest that has some) and one table (None: all)."""
     return _query(engine, QUARANTINE, {"source": source, "import_id": import_id, "table": table, "limit": limit})
+
+
+def masked(row: dict[str, Any]) -> dict[str, Any]:
+    """A quarantined row with every letter and digit of its text and reasons' values replaced one for one."""
+    reasons = {column: [_QUOTED.sub(lambda quoted: _mask(quoted[0]), text) for text in texts] for column, texts in row["reasons"].items()}
+    return row | {"raw": _mask(row["raw"]), "reasons": reasons}
+
+
+def _mask(text: str) -> str:
+    return _DIGIT.sub("9", _LETTER.sub("x", text))
 
 
 def read_rows(engine: Engine, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -37,10 +37,15 @@ class GateResult:
 
 
 def check_table(cursor: Cursor, gate: Gate, relations: Relations, staged: StagedTable) -> list[GateResult]:
-    """Run every check on one table of an import. Tables that are unchanged or carried over are held to the floor alone."""
+    """Run every check on one table of an import.
+
+    A table that is unchanged is held to its floor alone; one that is carried over to nothing: the release does not speak of it.
+    """
+    if staged.disposition == "carried_over":
+        return []
     floor = gate.floors.get(staged.table, 0)
     results = [_at_least("rows", staged.table, staged.rows_loaded, floor)]
-    if staged.disposition != "staged":
+    if staged.disposition == "unchanged":
         return results
     results.append(
         _share("quarantined", staged.table, staged.quarantined - staged.conflicting, staged.rows_read, gate.max_quarantined_share)

@@ -202,7 +202,8 @@ def _check_account(cursor: Cursor, relations: Relations, settled: StagedTable, l
     accounted = settled.rows_loaded + settled.quarantined + settled.duplicate + settled.filtered
     if not (settled.rows_read == lines == accounted and staged == settled.rows_loaded):
         raise AccountingError(
-            f"{relations.table.qualified}: {lines} records in the member, {settled.rows_read} read, {accounted} accounted for, {staged} staged",
+            f"{relations.table.qualified}: {lines} records in the member, "
+            f"{settled.rows_read} read, {accounted} accounted for, {staged} staged",
             "read = loaded + quarantined + duplicate + filtered, over all parts",
             "nothing was published; report this as a bug, with the member",
         )
