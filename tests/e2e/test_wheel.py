@@ -20,6 +20,8 @@ REPOSITORY = Path(__file__).parents[2]
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "pipeline", "config", "schemas")
 #: What the project's own installation puts beside the dependencies.
 OURS = ("pipeline", "hcad_pipeline", "__editable__")
+#: Variables that could lead a program to the checkout, or to another database than the test's.
+LEADING_HOME = ("PYTHON", "LUIGI", "HCAD", "VIRTUAL_ENV", "DATABASE_URL")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def pip(*arguments):
 
 
 def execute(program, cwd, environment, check=True):
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LUIGI", "HCAD", "VIRTUAL_ENV", "DATABASE_URL"))}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(LEADING_HOME)}
     done = subprocess.run(
         list(map(str, program)), cwd=cwd, env=ours | {"PATH": "/usr/bin:/bin"} | environment, capture_output=True, text=True, timeout=120
     )
