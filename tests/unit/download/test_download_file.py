@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import fcntl
 import gzip
 import hashlib
 import io
+import logging
+import lzma
 import os
 import resource
 import subprocess
@@ -40,10 +43,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def assert_untouched(dest: Path) -> None:
-    """The last good archive stands, and nothing is left beside it."""
+def assert_untouched(dest: Path, *kept: str) -> None:
+    """The last good archive stands, and nothing is left beside it but what is named."""
     assert dest.read_bytes() == b"the last good archive"
-    assert [path.name for path in dest.parent.iterdir()] == [dest.name]
+    assert sorted(path.name for path in dest.parent.iterdir()) == sorted([dest.name, *kept])
 
 
 @pytest.fixture
@@ -94,7 +97,8 @@ def test_body_cut_every_time_leaves_the_old_archive(server: Any, archive: bytes,
     with pytest.raises(DownloadError, match="last of 3 attempts"):
         manager.download_file(server.url("/a.zip"), dest, max_retries=2)
     assert len(server.requests) == 3
-    assert_untouched(dest)
+    assert_untouched(dest, "a.zip.part", "a.zip.part.json")
+    assert dest.with_name("a.zip.part").stat().st_size == 1000
 
 
 @pytest.mark.fault(3)
@@ -103,7 +107,8 @@ def test_length_that_lies_publishes_nothing(server: Any, archive: bytes, manager
     server.routes["/a.zip"] = lambda request: request.answer("200 OK", VALIDATORS, archive, length=len(archive) + lie)
     with pytest.raises(DownloadError):
         manager.download_file(server.url("/a.zip"), dest, max_retries=1)
-    assert_untouched(dest)
+    # Too long: what came may be gone on with. Too short: it is all there, and no archive.
+    assert_untouched(dest, *(("a.zip.part", "a.zip.part.json") if lie > 0 else ()))
 
 
 @pytest.mark.fault(3)
@@ -127,7 +132,9 @@ def in_tar(content: bytes) -> bytes:
 
 
 @pytest.mark.fault(4)
-@pytest.mark.parametrize("wrap", [bytes, gzip.compress, in_tar], ids=["zip", "gzip", "tar"])
+@pytest.mark.parametrize(
+    "wrap", [bytes, gzip.compress, in_tar, bz2.compress, lzma.compress], ids=["zip", "gzip", "tar", "bzip2", "xz"]
+)
 def test_early_close_without_length_is_no_success(
     server: Any, archive: bytes, manager: DownloadManager, dest: Path, wrap: Callable[[bytes], bytes]
 ) -> None:
@@ -137,7 +144,7 @@ def test_early_close_without_length_is_no_success(
     with pytest.raises(DownloadError, match="without its end"):
         manager.download_file(server.url("/a"), dest, max_retries=1)
     assert len(server.requests) == 2
-    assert_untouched(dest)
+    assert_untouched(dest, "a.zip.part", "a.zip.part.json")
     server.routes["/a"] = lambda request: request.answer("200 OK", VALIDATORS, body, length=None)
     manager.download_file(server.url("/a"), dest)
     assert dest.read_bytes() == body
@@ -383,8 +390,9 @@ def test_one_failing_file_of_a_batch_stops_no_other(
 
 @pytest.mark.fault(25)
 def test_credentials_work_and_are_shown_nowhere(
-    server: Any, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path
+    server: Any, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     shown: list[str] = []
     manager = make_manager(on_event=lambda name, figures: shown.append(repr(figures)))
     server.routes["/a.zip"] = lambda request: request.answer(
@@ -401,6 +409,12 @@ def test_credentials_work_and_are_shown_nowhere(
     closed = url.replace(server.host, "127.0.0.1:9")
     with pytest.raises(DownloadError) as failed:
         manager.download_file(closed, dest, max_retries=0)
+    # Headers that cannot be parsed: the library logs the whole URL.
+    server.routes["/a.zip"] = lambda request: request.send(b"HTTP/1.1 503 Busy\r\nno colon\r\n\r\n")
+    with pytest.raises(DownloadError):
+        manager.download_file(url, dest, max_retries=0)
+    shown += [record.getMessage() for record in caplog.records]
+    assert [text for text in shown if "Failed to parse headers (url=http://127.0.0.1" in text] and "GET /a.zip?***" in " ".join(shown)
     shown += [*traceback.format_exception(refused.value), *traceback.format_exception(failed.value)]
     assert not [text for text in shown if "hunter2" in text or "s3cr3t" in text]
     assert "***@127.0.0.1" in shown[0] and "token=***" in shown[-1]

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -142,8 +143,34 @@ def test_name_that_changes_its_address_after_the_check_gains_nothing(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with pytest.raises(AddressRefused, match=r"127\.0\.0\.1"):
-        DownloadManager(timeout_s=(2, 2), backoff_s=0.01).probe(f"http://rebind.example:{server.host.split(':')[1]}/a.zip")
+        DownloadManager(timeout_s=(2, 2), backoff_s=0.01, allow_http=True).probe(f"http://rebind.example:{server.host.split(':')[1]}/a.zip")
     assert len(asked) == 2 and not server.requests
+
+
+@pytest.mark.fault(14)
+def test_allowed_address_that_changes_to_a_public_one_is_not_asked_over_http(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Plain http is for the allowed networks alone: the socket's own peer decides, not the name's first answer."""
+    rule = AddressRule(["127.0.0.0/8"])
+    rule.check_address("127.0.0.1", "http")
+    with pytest.raises(AddressRefused, match="over plain http"):
+        rule.check_address("93.184.216.34", "http")
+    rule.check_address("93.184.216.34", "https")
+    AddressRule(["127.0.0.0/8"], allow_http=True).check_address("93.184.216.34", "http")
+    # On the wire: the peer is 127.0.0.2, which is not the network that the source allows.
+    listener = socket.create_server(("127.0.0.2", 0))
+    real, asked = socket.getaddrinfo, []
+
+    def rebinding(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        asked.append(host)
+        return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    with listener, pytest.raises(AddressRefused, match=r"127\.0\.0\.2"):
+        DownloadManager(timeout_s=(2, 2), backoff_s=0.01, allow_addresses=["127.0.0.1/32"]).probe(
+            f"http://rebind.example:{listener.getsockname()[1]}/a.zip"
+        )
 
 
 def test_address_written_as_ipv6_is_judged_as_what_it_is() -> None:
@@ -196,3 +223,23 @@ def test_self_signed_certificate_is_terminal(
         with pytest.raises(DownloadRefused, match="certificate"):
             make_manager(on_event=lambda name, figures: events.append(name)).probe(f"https://{server.host}/a.zip")
         assert not server.requests and not events
+
+
+@pytest.mark.fault(25)
+def test_proxy_is_used_and_its_password_is_shown_nowhere(
+    server: Any, hostile: ModuleType, archive: bytes, manager: DownloadManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", f"http://user:hunter2@{server.host}")
+    route = hostile.Faithful(archive, cuts=[1000])
+    server.routes["http://127.0.0.1:8/a.zip"] = route
+    receipt = manager.download_file("http://127.0.0.1:8/a.zip", tmp_path / "a.zip")
+    assert route.statuses == [200, 206] and receipt.bytes == len(archive)
+    assert server.requests[0].headers["proxy-authorization"] == "Basic dXNlcjpodW50ZXIy"
+    monkeypatch.setenv("http_proxy", "http://user:hunter2@127.0.0.1:9")
+    with pytest.raises(DownloadError) as failed:
+        manager.download_file("http://127.0.0.1:8/a.zip", tmp_path / "b.zip", max_retries=0)
+    assert "hunter2" not in "".join(traceback.format_exception(failed.value))
+    with pytest.raises(AddressRefused):
+        manager.download_file("http://10.0.0.1/a.zip", tmp_path / "b.zip")
