@@ -91,7 +91,7 @@ SOURCE_FILE: dict[str, Any] = {
         "keysrules": _ARCHIVE,
         "valuesrules": {
             "type": "dict",
-            "schema": {"path": {**_TEXT, "required": True}, "required": _FLAG, "years": _YEARS},
+            "schema": {"path": {**_TEXT, "required": True}, "required": _FLAG, "years": _YEARS, "nested": _FLAG},
         },
     },
     "limits": {
@@ -100,6 +100,7 @@ SOURCE_FILE: dict[str, Any] = {
             "max_members": _POSITION,
             "max_member_bytes": _POSITION,
             "max_ratio": {"type": ["integer", "decimal"], "min": 1},
+            "max_bytes": _POSITION,
         },
     },
     "gate": _GATE,

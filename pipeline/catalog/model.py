@@ -170,12 +170,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year."""
+    """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year.
+
+    ``nested`` says that members may lie in zip archives inside the archive, one level deep.
+    """
 
     name: str
     path: str
     required: bool = True
     years: tuple[int, int] | None = None
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,11 +207,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold before it is taken for an attack: members, bytes a member, and bytes out for bytes in."""
+    """What an archive may hold before it is taken for an attack: members, bytes a member, bytes out for bytes in, bytes in all."""
 
     max_members: int
     max_member_bytes: int
     max_ratio: float
+    max_bytes: int = 256 << 30
 
 
 @dataclass(frozen=True)

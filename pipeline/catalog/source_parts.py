@@ -27,7 +27,7 @@ def archives(file: TomlFile) -> tuple[Archive, ...]:
     for name, keys in file.document["archives"].items():
         where: KeyPath = ("archives", name)
         _check_path(file, (*where, "path"), keys["path"])
-        archives.append(Archive(name, keys["path"], keys.get("required", True), checks.years(file, where, keys)))
+        archives.append(Archive(name, keys["path"], keys.get("required", True), checks.years(file, where, keys), keys.get("nested", False)))
     return tuple(archives)
 
 

@@ -103,7 +103,8 @@ def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMembe
 
 def cut_of(source: Source, year: int, archive: str) -> str:
     """The hash of what is taken out of an archive and how it is cut."""
-    return cut_id(wanted_members(source, year, archive), source.limits, settings().part_bytes)
+    nested = source.archive(archive).nested
+    return cut_id(wanted_members(source, year, archive), source.limits, settings().part_bytes, nested=nested)
 
 
 def table_of(source: Source, name: str) -> Table:
