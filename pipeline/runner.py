@@ -27,7 +27,7 @@ from pipeline import configuration, scheduler
 from pipeline.database import runs
 from pipeline.database.server import open_database, server_url
 from pipeline.errors import Interrupted, PipelineError
-from pipeline.housekeeping import sweep
+from pipeline.housekeeping import Retention, sweep
 from pipeline.observe.events import log_event
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
@@ -107,8 +107,9 @@ def _conclude(
     failures = runs.failed_attempts(engine, run_id)
     outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, failures) for source, year in syncs)
     exit_code, outcome, message = run_outcome(outcomes, failures, luigi_code)
+    keep = Retention(settings.kept_archives, settings.kept_members)
     for sync in outcomes:
-        if sync.exit_code == 0 and (freed := sweep(engine, settings.state, sync.source, sync.year)):
+        if sync.exit_code == 0 and (freed := sweep(engine, settings.state, sync.source, sync.year, keep=keep)):
             log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
     runs.finish_run(engine, run_id, outcome, exit_code, message)
     return RunOutcome(run_id, exit_code, outcome, message, outcomes, log)

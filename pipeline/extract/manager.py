@@ -95,7 +95,7 @@ class ExtractManager:
         name = archive_name or archive_path.name
         selection = Selection(name, members)
         if sha256 is None or validate:
-            sha256 = _archive_sha256(archive_path, name, sha256)
+            sha256 = archive_sha256(archive_path, name, sha256)
         with working_folder(dest_dir) as part:
             extracted = tuple(self._extract_into(part, archive_path, name, selection, validate, nested))
             with writing(dest_dir):
@@ -237,8 +237,18 @@ class ExtractManager:
             self._on_event("extract.unneeded_member_damaged", {"archive": archive, "member": name, "error": str(error)})
 
 
-def _archive_sha256(path: Path, archive: str, expected: str | None) -> str:
-    """Hash the archive; ChecksumMismatch when it is not the expected one."""
+def archive_sha256(path: Path, archive: str, expected: str | None) -> str:
+    """Hash an archive.
+
+    Args:
+        path: the file.
+        archive: its name, for messages.
+        expected: the sha256 that it must have; None: any.
+
+    Raises:
+        ChecksumMismatch: it has another one.
+        DiskError: it cannot be read.
+    """
     with readable(path, archive) as file, reading(archive):
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and found != expected.lower():
