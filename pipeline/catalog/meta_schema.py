@@ -84,6 +84,19 @@ SOURCE_FILE: dict[str, Any] = {
             "end": {**_POSITION, "required": True},
         },
     },
+    "expect": {
+        "type": "list",
+        "schema": {
+            "type": "dict",
+            "schema": {
+                "archive": {**_ARCHIVE, "required": True},
+                "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
+                "start": {**_POSITION, "required": True},
+                "end": {**_POSITION, "required": True},
+                "value": {**_TEXT, "required": True},
+            },
+        },
+    },
     "archives": {
         "type": "dict",
         "required": True,
@@ -166,6 +179,7 @@ TABLE_FILE: dict[str, Any] = {
             "key": _names(),
             "parent": _names(),
             "on_conflict": {"type": "string", "allowed": ["quarantine", "refuse"]},
+            "year_column": _NAME,
             "doc": _DOC,
         },
     },

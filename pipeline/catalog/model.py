@@ -144,6 +144,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     examples: tuple[Example, ...] = ()
     doc: str = ""
+    #: The column that states a row's tax year; a row of another year is quarantined, a member that begins with them refused.
+    year_column: str | None = None
 
     @property
     def is_keyed(self) -> bool:
@@ -193,6 +195,20 @@ class VersionField:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """What bytes ``start`` to ``end`` (1-based, inclusive) of a member's first line must say, blanks around it aside.
+
+    In ``value`` ``{year}`` stands for the tax year. So an export of another year or county is told before a row of it is read.
+    """
+
+    archive: str
+    member: str
+    start: int
+    end: int
+    value: str
+
+
+@dataclass(frozen=True)
 class Gate:
     """What must hold between staging and publishing.
 
@@ -237,6 +253,7 @@ class Source:
     #: Under a profile: the archives wanted of each tax year; None: all whose years fit.
     archives_by_year: Mapping[int, tuple[str, ...]] | None = None
     doc: str = ""
+    expects: tuple[Expectation, ...] = ()
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
         """The archives wanted of a tax year, in the order of the file."""

@@ -93,11 +93,12 @@ class ImportTask(PipelineTask):
 
 
 def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
-    """The members that the tables of a tax year, and the version field, want from an archive; by name."""
+    """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
     tables = [table for table in source.tables_for(year) if table.archive == archive]
     members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
-    if source.version and source.version.archive == archive:
-        members.setdefault(source.version.member.lower(), WantedMember(source.version.member, (), True))
+    for field in (source.version, *source.expects):
+        if field and field.archive == archive:
+            members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
     return tuple(members[name] for name in sorted(members))
 
 

@@ -14,6 +14,7 @@ from pipeline.targets import MarkerRow, MarkerTarget
 from pipeline.tasks.base import ImportTask, cut_of, engine, table_of
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.transform import TransformPart, reading_of
+from pipeline.transform.transformer import DataTransformer
 
 
 class TableTask(ImportTask):
@@ -33,6 +34,10 @@ class TableTask(ImportTask):
             return None
         cut = cut_of(self.of_source(), self.year, archive)
         return ExtractArchive(source=self.source, year=self.year, archive=archive, fingerprint=fingerprint, cut=cut)
+
+
+#: Rows that are looked at for their tax year before a table is transformed.
+FIRST_ROWS = 1000
 
 
 class StagePart(TableTask):
@@ -92,6 +97,8 @@ class StageTable(TableTask):
         assert extracted is not None and member is not None  # noqa: S101  # else it was carried over
         try:
             reading = reading_of(self.of_source(), table, member, extracted)
+            first_rows = DataTransformer(table, chunk_rows=FIRST_ROWS, tax_year=self.year)
+            first_rows.check_tax_year(extracted.output().path / member.file, member, reading)
         except RefusedError as error:
             if error.holds_release:
                 loads.refuse(self.key, error)

@@ -12,7 +12,7 @@ from pipeline.targets import FolderTarget
 from pipeline.tasks.base import PipelineTask, settings, table_of
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.transform.header import Reading
-from pipeline.transform.layout import choose_layout, read_header, read_version
+from pipeline.transform.layout import check_expected, choose_layout, read_header, read_version
 from pipeline.transform.transformer import DataTransformer
 
 
@@ -46,7 +46,7 @@ class TransformPart(PipelineTask):
         reading = reading_of(self.of_source(), table, member, extracted)
         folder = self.output().path
         folder.parent.mkdir(parents=True, exist_ok=True)
-        transformer = DataTransformer(table, chunk_rows=settings().chunk_rows, on_event=log_event)
+        transformer = DataTransformer(table, chunk_rows=settings().chunk_rows, tax_year=self.year, on_event=log_event)
         transformer.transform_part(extracted.output().path / member.file, member, member.parts[self.part], reading, folder)
 
 
@@ -55,7 +55,11 @@ def reading_of(source: Source, table: Table, member: Member, extracted: ExtractA
 
     Raises:
         LayoutError, HeaderError, EmptyMember: the member is not what the schema file declares.
+        VintageError: the export is of another tax year or county.
     """
+    for expected in source.expects:
+        if expected.archive == table.archive and (stating := extracted.member(expected.member)) is not None:
+            check_expected(stating, expected, extracted.year)
     version = None
     if source.version and source.version.archive == table.archive:
         header = extracted.member(source.version.member)
