@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pipeline.catalog.model import Limits
-from pipeline.catalog.recipe import table_recipe
+from pipeline.catalog.recipe import layout_recipe
 from pipeline.database.engine import transaction
 from pipeline.errors import VerifyFailed
 from pipeline.extract import ExtractManager, WantedMember
 from pipeline.handoff import Receipt, write_json
+from pipeline.load.checkpoints import Origin
 from pipeline.verify import require_same, verify
 
 LIMITS = Limits(10, 1 << 30, 300.0)
@@ -36,7 +37,7 @@ def kept(world, tmp_path):
     ExtractManager(limits=LIMITS).extract_archive(archive, members, members=[WantedMember("owner.txt")], sha256=sha256)
     key = world.key("a")
     for table, rows in zip(world.county.tables, ([("1", "one", None), ("2", "two", None)], [("1", "x"), ("1", "x")]), strict=True):
-        world.stage(key, table, [rows], recipe=table_recipe(table))
+        world.stage(key, table, [rows], origin=Origin("m1", layout_recipe(table, table.layouts[0]), "c1"))
     world.loads.check_release(key, world.county)
     world.loads.publish(key, world.county)
 

@@ -8,6 +8,7 @@ import lzma
 import random
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from archive_maker import DEFLATE64, DEFLATE64_CONTENT, tar_of, zip_of
 
 from pipeline.errors import ArchiveError, ArchiveTooLarge, MemberError, UnreadableMember, UnsafeArchive
 from pipeline.extract import ExtractManager, WantedMember
-from pipeline.extract.inflate import CHUNK_BYTES, DICTIONARY_BYTES
+from pipeline.extract.inflate import CHUNK_BYTES, DICTIONARY_BYTES, crc32
 
 FILES = {"real_acct.txt": b"0001\tMAIN\r\n" * 200, "owners.txt": b"acct\tname\n0001\tCURRENT OWNER"}
 
@@ -241,3 +242,32 @@ def test_extracted_folder_is_compared_byte_for_byte_and_part_for_part(manager: E
     (folder / "manifest.json").unlink()
     with pytest.raises(ArchiveError, match="no readable manifest"):
         manager.verify_members(folder)
+
+
+@pytest.mark.fault(34)
+def test_member_beyond_4_gib_is_read_to_its_end(make_manager: Callable[..., ExtractManager], tmp_path: Path) -> None:
+    """A stored member of zeros in a sparse file, with a member behind it, under a Zip64 directory."""
+    size, block = (4 << 30) + 5_000_000, bytes(1 << 20)
+    crc = 0
+    for _ in range(size >> 20):
+        crc = crc32(block, crc)
+    crc = crc32(bytes(size & 0xFFFFF), crc)
+    archive, big = tmp_path / "a.bin", struct.pack("<HHQQ", 1, 16, size, size)
+    with open(archive, "wb") as out:
+        out.write(struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 0, 0, 33, crc, 0xFFFFFFFF, 0xFFFFFFFF, 5, len(big)) + b"a.txt" + big)
+        out.seek(size, 1)
+        second = out.tell()
+        fixed = (0, 0, 0, 33, zlib.crc32(b"1\n"), 2, 2, 5)
+        out.write(struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, *fixed, 0) + b"b.txt1\n")
+        start, far = out.tell(), struct.pack("<HHQ", 1, 8, second)
+        out.write(struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 0x32D, 45, 0, 0, 0, 33, crc, 0xFFFFFFFF, 0xFFFFFFFF, 5, len(big), 0, 0, 0, 0, 0))
+        out.write(b"a.txt" + big)
+        out.write(struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 0x32D, 45, *fixed, len(far), 0, 0, 0, 0, 0xFFFFFFFF) + b"b.txt" + far)
+        end = out.tell()
+        out.write(struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, end - start, start))
+        out.write(struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1))
+        out.write(struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 2, 2, 0xFFFFFFFF, 0xFFFFFFFF, 0))
+    manager = make_manager(max_member_bytes=8 << 30)
+    assert manager.verify_archive(archive).bytes == size + 2
+    manifest = manager.extract_archive(archive, tmp_path / "out", False, members=[WantedMember("b.txt")])
+    assert [(member.name, member.bytes) for member in manifest.members] == [("b.txt", 2)]
