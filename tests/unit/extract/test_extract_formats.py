@@ -271,5 +271,6 @@ def test_archive_beyond_4_gib_is_read(make_manager: Callable[..., ExtractManager
     manager = make_manager(max_member_bytes=8 << 30)
     if whole:
         assert manager.verify_archive(archive).bytes == size + 2
-    manifest = manager.extract_archive(archive, tmp_path / "out", False, members=[WantedMember("b.txt")])
+    # Not validated, with a hash that is taken as given: the 4 GiB are not read.
+    manifest = manager.extract_archive(archive, tmp_path / "out", False, members=[WantedMember("b.txt")], sha256="0" * 64)
     assert [(member.name, member.bytes) for member in manifest.members] == [("b.txt", 2)]
