@@ -86,9 +86,10 @@ def outcome_of(
     import_id = current.import_id if current else None
     if found and found.state == "published":
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, "", import_id, tables)
-    if found and found.is_held:
-        return SyncOutcome(source, year, "refused", 31, str(ledger.held(found)), import_id, tables)
     ours = [failure for failure in failures if _is_of(failure, source, year)]
+    if found and found.is_held:
+        refusals = [failure.message for failure in ours if failure.exit_code == 31 and failure.message]
+        return SyncOutcome(source, year, "refused", 31, refusals[0] if refusals else str(ledger.held(found)), import_id, tables)
     if ours:
         worst = min(ours, key=lambda failure: _severity(failure.exit_code))
         code = worst.exit_code or 40

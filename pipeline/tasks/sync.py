@@ -29,6 +29,8 @@ class SyncSource(PipelineTask):
     """
 
     as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
+    # What it raises of its own is that the release is held: no later attempt changes that.
+    retry_count = 1
 
     def requires(self) -> ProbeRelease:
         """What is offered."""
