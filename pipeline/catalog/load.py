@@ -103,6 +103,7 @@ def _load(folder: Path, profile: str, environ: Mapping[str, str]) -> tuple[Sourc
         version=parts.version(file),
         profile=PRODUCTION,
         doc=head.get("doc", ""),
+        expects=parts.expectations(file),
     )
     parts.check_floors(file, ("gate",), production)
     profiles = {name: overlay(file, production, name) for name in document.get("profile", {})}

@@ -144,6 +144,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     examples: tuple[Example, ...] = ()
     doc: str = ""
+    #: The column that states a row's tax year; a row of another year is quarantined, a member that begins with them refused.
+    year_column: str | None = None
 
     @property
     def is_keyed(self) -> bool:
@@ -170,12 +172,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year."""
+    """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year.
+
+    ``nested`` says that members may lie in zip archives inside the archive, one level deep.
+    """
 
     name: str
     path: str
     required: bool = True
     years: tuple[int, int] | None = None
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,20 @@ class VersionField:
     member: str
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What bytes ``start`` to ``end`` (1-based, inclusive) of a member's first line must say, blanks around it aside.
+
+    In ``value`` ``{year}`` stands for the tax year. So an export of another year or county is told before a row of it is read.
+    """
+
+    archive: str
+    member: str
+    start: int
+    end: int
+    value: str
 
 
 @dataclass(frozen=True)
@@ -203,11 +223,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold before it is taken for an attack: members, bytes a member, and bytes out for bytes in."""
+    """What an archive may hold before it is taken for an attack: members, bytes a member, bytes out for bytes in, bytes in all."""
 
     max_members: int
     max_member_bytes: int
     max_ratio: float
+    max_bytes: int = 256 << 30
 
 
 @dataclass(frozen=True)
@@ -232,6 +253,7 @@ class Source:
     #: Under a profile: the archives wanted of each tax year; None: all whose years fit.
     archives_by_year: Mapping[int, tuple[str, ...]] | None = None
     doc: str = ""
+    expects: tuple[Expectation, ...] = ()
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
         """The archives wanted of a tax year, in the order of the file."""

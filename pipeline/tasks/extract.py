@@ -36,6 +36,7 @@ class ExtractArchive(PipelineTask):
             members=wanted_members(self.of_source(), self.year, self.archive),
             sha256=archive.read().sha256,
             archive_name=self.archive,
+            nested=self.of_source().archive(self.archive).nested,
         )
 
     def manifest(self) -> Manifest:

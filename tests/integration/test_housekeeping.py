@@ -4,7 +4,7 @@ import pytest
 from psycopg2.extras import Json
 
 from pipeline.database.engine import transaction
-from pipeline.housekeeping import sweep
+from pipeline.housekeeping import Retention, sweep
 
 
 @pytest.fixture
@@ -43,6 +43,24 @@ def test_parts_go_members_stay_for_the_current_release_and_archives_for_two(worl
     assert left(state, "members") == ["roll-c111-cut"]
     assert left(state, "archives") == ["roll-b111", "roll-b111.receipt.json", "roll-c111", "roll-c111.receipt.json"]
     assert sweep(world.engine, state, "county", 2025) == 0
+
+
+@pytest.mark.parametrize(
+    ("keep", "members", "archives"),
+    [(Retention(1, 0), [], ["c"]), (Retention(3, 2), ["b", "c"], ["a", "b", "c"]), (Retention(1, 3), ["a", "b", "c"], ["c"])],
+)
+def test_policy_says_of_how_many_releases_members_and_archives_stay(world, state, keep, members, archives):
+    sweep(world.engine, state, "county", 2025, keep=keep)
+    assert left(state, "members") == [f"roll-{release}111-cut" for release in members]
+    assert [name for name in left(state, "archives") if "receipt" not in name] == [f"roll-{release}111" for release in archives]
+
+
+def test_leftovers_of_killed_attempts_go_whatever_the_policy(world, state):
+    leftover = state / "members" / "county" / "2025" / ".roll-c111-cut.4711.part"
+    leftover.mkdir()
+    (leftover / "file").write_bytes(b"half")
+    sweep(world.engine, state, "county", 2025, keep=Retention(9, 9))
+    assert not leftover.exists() and left(state, "members") == [f"roll-{release}111-cut" for release in "abc"]
 
 
 def test_nothing_goes_while_something_is_being_staged_or_nothing_is_current(world, state):
