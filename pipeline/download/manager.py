@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import tenacity
 
 from pipeline.download.address import AddressRule
-from pipeline.download.fingerprint import fingerprint as fingerprint_of
 from pipeline.download.part import PartFile, claim_part
+from pipeline.download.probe import Probe, Prober
 from pipeline.download.redact import redact
 from pipeline.download.request import Caller, read_body
 from pipeline.download.verify import Stated, check_body, matching_fingerprint
@@ -33,21 +32,6 @@ MAX_WAIT_S = 30.0
 PROBE_RETRIES = 3
 _PROGRESS_EVERY_S = 1.0
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a server says of an archive without sending it.
-
-    ``url`` is redacted. ``status`` is ``missing`` when the server answers 404; then the other fields are None.
-    """
-
-    url: str
-    status: Literal["found", "missing"]
-    etag: str | None = None
-    last_modified: str | None = None
-    bytes: int | None = None
-    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,25 +73,31 @@ class DownloadManager:
         self._chunk_bytes = chunk_bytes
         self._backoff_s = backoff_s
         self._on_event = on_event
+        self._prober = Prober(lambda: Caller(self._rule, self._timeout_s), lambda url: self._attempts(url, PROBE_RETRIES))
 
-    def probe(self, url: str) -> Probe:
-        """Ask for an archive's validators with HEAD; transient failures are tried again three times.
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
+        """Ask for an archive's validators without fetching it; transient failures are tried again three times.
+
+        Args:
+            url: of the archive.
+            rule: the validators that make the fingerprint; see :func:`pipeline.download.fingerprint.fingerprint`.
+            listed: the date in the publisher's listing.
 
         Raises:
             DownloadError: no answer, or only server errors, in all attempts.
-            DownloadRefused: a status that no retry will change, or no validator at all.
+            DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
             AddressRefused: the URL leads where it may not.
         """
-        with Caller(self._rule, self._timeout_s) as caller:
-            for attempt in self._attempts(url, PROBE_RETRIES):
-                with attempt, caller.send("HEAD", url) as response:
-                    if response.status_code == 404:
-                        return Probe(redact(url), "missing")
-                    stated = Stated.by(response)
-                    length = stated.archive_length
-                    mark = fingerprint_of(stated.etag, stated.last_modified, length)
-                    return Probe(redact(url), "found", stated.etag, stated.last_modified, length, mark)
-        raise AssertionError("tenacity ended without an outcome")
+        return self._prober.probe(url, rule=rule, listed=listed)
+
+    def read_document(self, url: str) -> bytes:
+        """Read a small document, such as a listing, whole (at most 4 MiB).
+
+        Raises:
+            DownloadError, DownloadRefused, AddressRefused: as for :meth:`probe`.
+            ListingError: there is none, or it is longer.
+        """
+        return self._prober.read(url)
 
     def download_file(
         self, url: str, dest_path: Path, checksum: str | None = None, max_retries: int = 3, *, fingerprint: str | None = None

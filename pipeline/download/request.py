@@ -1,6 +1,6 @@
 """One request to a publisher's server, redirects followed by our own loop.
 
-What comes back is a response with status 200 or 404, its body not read yet. Every hop is judged by the address rule, there
+What comes back is a response with a status that the caller can use, its body not read yet. Every hop is judged by the address rule, there
 are at most five, and none is retried here: retrying has one layer, in the manager. Failures are sorted by type: what may
 pass is a DownloadError, what will not is a DownloadRefused or an AddressRefused. No error quotes a credential.
 """
@@ -8,7 +8,7 @@ pass is a DownloadError, what will not is a DownloadRefused or an AddressRefused
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 from urllib.parse import urljoin
 
@@ -50,11 +50,19 @@ class Caller:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def send(self, method: str, url: str) -> requests.Response:
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, usable: frozenset[int] = frozenset({200, 404})
+    ) -> requests.Response:
         """Send a request and follow where it leads.
 
+        Args:
+            method: of HTTP.
+            url: absolute.
+            headers: besides those that every request has.
+            usable: the statuses that the caller knows what to do with.
+
         Returns:
-            A response of status 200 or 404 whose body is unread; the caller closes it.
+            A response of a usable status whose body is unread; the caller closes it.
 
         Raises:
             DownloadError: connection, time-out, 5xx, 408, 425 or 429.
@@ -65,10 +73,10 @@ class Caller:
         at = url
         for _ in range(MAX_HOPS + 1):
             self._rule.check_url(at, came_from)
-            response = self._send_once(method, at)
+            response = self._send_once(method, at, headers or {})
             location = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or not location:
-                return _with_usable_status(response, at)
+                return _with_usable_status(response, at, usable)
             response.close()
             came_from, at = at, _joined(at, location)
         raise AddressRefused(
@@ -77,12 +85,12 @@ class Caller:
             "correct the source's URL to where the archive is",
         )
 
-    def _send_once(self, method: str, url: str) -> requests.Response:
+    def _send_once(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
         self.requests_made += 1
         proxies = requests.utils.get_environ_proxies(url)
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         try:
-            prepared = self._session.prepare_request(requests.Request(method, url))
+            prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers)))
             # Not through Session.send, which reads a redirect's body whole and stumbles over its Location.
             adapter = self._session.get_adapter(url)
             return adapter.send(prepared, stream=True, timeout=self._timeout_s, proxies=proxies, verify=bundle or True)
@@ -109,9 +117,9 @@ def read_body(response: requests.Response, url: str, chunk_bytes: int) -> Iterat
         raise failure
 
 
-def _with_usable_status(response: requests.Response, url: str) -> requests.Response:
+def _with_usable_status(response: requests.Response, url: str, usable: frozenset[int]) -> requests.Response:
     status = response.status_code
-    if status in (200, 404):
+    if status in usable:
         return response
     response.close()
     seen = f"{redact(url)} answered {status} {redact_text(response.reason or '', url)}".rstrip()
