@@ -2,8 +2,8 @@
 
 What a profile does not name stays as it is in production. ``gate`` is laid over key by key, its ``floors`` are
 replaced whole, because those of production count a whole county. With a base URL of its own a profile has no mirrors, no
-pinned bytes and no listing but one that it names: production's speak of the publisher's files. Only the profile that a run chose looks at the
-environment, so that nobody needs a variable of a profile that they do not use.
+pinned bytes and no listing but one that it names: those of production speak of the publisher's files. Only the profile that
+a run chose looks at the environment, so that nobody needs a variable of a profile that they do not use.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pipeline.catalog.model import Archive, Source
 from pipeline.download.listing import ListedYear, Listing
 from pipeline.download.probe import Probe
 from pipeline.download.redact import redact
-from pipeline.errors import DownloadRefused, NotPublished
+from pipeline.errors import DownloadRefused, ReleaseChanged
 
 #: Between the fingerprint of an archive and that of its fallback: the pair is the archive's identity in the release.
 FALLBACK_MARK = "+"
@@ -165,11 +165,12 @@ class Places:
         """An archive's address.
 
         Raises:
-            NotPublished: the listing does not link to it any more.
+            ReleaseChanged: the listing does not link to it any more.
         """
         url = self.url(archive, is_fallback=is_fallback)
         if url is None:
-            raise NotPublished(f"the listing has no {archive.name} of {self._year}", "what the probe saw in it", "nothing: it is probed again")
+            seen = f"the listing has no {archive.name} of {self._year} any more"
+            raise ReleaseChanged(seen, "what the probe saw in it", "nothing: the next run probes again")
         return url
 
     def mirrors(self, archive: Archive, *, is_fallback: bool = False) -> tuple[str, ...]:
