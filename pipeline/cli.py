@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,10 @@ def main() -> NoReturn:
     except PipelineError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
+    except Exception:
+        click.echo(f"{PipelineError.code}: a defect of this program; please report it with what follows", err=True)
+        traceback.print_exc()
+        sys.exit(PipelineError.exit_code)
     sys.exit(0)
 
 
@@ -86,7 +91,7 @@ def run_command(
         os.environ.setdefault("SAMPLE_SERVER_URL", sample.rstrip("/"))
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout, "log": log,
-        "scheduler_url": scheduler_url or _started(orchestrator.settings, "luigid"),
+        "scheduler_url": scheduler_url,
     }  # fmt: skip
     if as_of:
         config["as_of"] = utc(as_of)
@@ -154,7 +159,7 @@ def rollback(import_id: int, reason: str) -> None:
     from pipeline.load.manager import LoadManager
 
     with _writing(import_id, f"rollback {import_id}") as (engine, tokens):
-        changes = LoadManager(engine, tokens=tokens).rollback_import(import_id, reason=reason, decided_by=getpass.getuser())
+        changes = LoadManager(engine, tokens=tokens).rollback_import(import_id, reason=reason, decided_by=_who())
     for table, written in changes.items():
         click.echo(f"{table}: {written.deleted} rows removed, {written.inserted} restored")
     click.echo(f"import {import_id} is rolled back; its release is held" if changes else f"import {import_id} was rolled back already")
@@ -168,7 +173,7 @@ def accept(import_id: int, reason: str) -> None:
     from pipeline.load.manager import LoadManager
 
     with _writing(import_id, f"accept {import_id}") as (engine, tokens):
-        LoadManager(engine, tokens=tokens).accept_import(import_id, reason=reason, decided_by=getpass.getuser())
+        LoadManager(engine, tokens=tokens).accept_import(import_id, reason=reason, decided_by=_who())
     click.echo(f"import {import_id} is accepted; run hcad-pipeline run")
 
 
@@ -244,9 +249,19 @@ def _writing(import_id: int, command: str) -> Iterator[tuple[Engine, dict[str, i
             raise
 
 
+def _who() -> str:
+    """Who decides, for the ledger; a container's user may have a number and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def shown_url(url: URL) -> str:
     """A database's URL as psql and every other client take it, without the password."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+    # SQLAlchemy writes a blank in a socket's folder as +, which libpq takes for a plus sign.
+    base, mark, query = url.set(drivername="postgresql").render_as_string(hide_password=True).partition("?")
+    return base + mark + query.replace("+", "%20")
 
 
 def _show(outcome: RunOutcome) -> None:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: The worst of several codes is the run's: a bug before refused data, before what passes, before "not there yet".
 SEVERITY = (40, 35, 31, 30, 20, 0)
-#: Luigi's codes (config/luigi.cfg) in ours, for a run whose ledger has no word.
-LUIGI_CODES = {0: 0, 10: 10, 20: 30, 25: 30, 30: 30, 35: 35, 40: 40}
+#: Luigi's codes (config/luigi.cfg) in ours, for a run whose ledger has no word. Its 10 says that another worker held one of our
+#: tasks at some moment; since a run holds its sources, that was a killed one, and whether the task was then done the ledger knows.
+LUIGI_CODES = {0: 0, 10: 0, 20: 30, 25: 30, 30: 30, 35: 35, 40: 40}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SyncOutcome:
 
 
 def outcome_of(
-    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, failures: Sequence[FailedAttempt]
+    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, run_id: int, failures: Sequence[FailedAttempt]
 ) -> SyncOutcome:
     """Ask the probe's file and the ledger what became of a source's tax year."""
     tables: tuple[TableOutcome, ...] = ()
@@ -78,7 +79,8 @@ def outcome_of(
         if current:
             tables = _tables(cursor, current.import_id)
             cursor.execute(
-                "select published_at >= %s from etl.import where import_id = %s", [as_of.replace(tzinfo=dt.UTC), current.import_id]
+                "select published_at >= (select started_at from etl.run where run_id = %s) from etl.import where import_id = %s",
+                [run_id, current.import_id],
             )
             is_new = bool((cursor.fetchone() or (False,))[0])
     import_id = current.import_id if current else None

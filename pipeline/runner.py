@@ -23,12 +23,13 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
-from pipeline import configuration, scheduler
-from pipeline.database import runs
+from pipeline import configuration, scheduler, services
+from pipeline.database import ledger, runs
+from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError
 from pipeline.housekeeping import sweep
-from pipeline.observe.events import log_event
+from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
 from pipeline.settings import Settings, chosen_syncs
@@ -45,7 +46,7 @@ class RunRequest:
         year: one tax year of ``source``; None: all that its file names.
         as_of: the run's instant, UTC without a zone; the same again goes on where that run stopped.
         workers: tasks at once.
-        scheduler_url: luigid; None: as configured.
+        scheduler_url: luigid; None: the one that ``hcad-pipeline up`` started, else as configured.
         local_scheduler: do without luigid.
         timeout_s: end the run after so long; None: never.
         log: where Luigi's log goes; None: ``var/logs/<as_of>.log``.
@@ -89,7 +90,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
     try:
         sources = sorted({source for source, _ in syncs})
         with runs.SourceLocks(engine, run_id, sources) as locks:
-            scheduler_url = request.scheduler_url or settings.scheduler_url
+            scheduler_url = request.scheduler_url or _started_luigid(settings) or settings.scheduler_url
             if not request.local_scheduler:
                 scheduler.require_scheduler(scheduler_url)
                 scheduler.forgive(scheduler_url, sources)
@@ -99,19 +100,39 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
     except PipelineError as error:
         runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
         raise
+    except Exception as error:
+        runs.finish_run(engine, run_id, "failed", PipelineError.exit_code, f"{type(error).__name__}: {error}")
+        raise
 
 
 def _conclude(
     engine: Engine, settings: Settings, request: RunRequest, run_id: int, syncs: list[tuple[str, int]], luigi_code: int, log: Path
 ) -> RunOutcome:
     failures = runs.failed_attempts(engine, run_id)
-    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, failures) for source, year in syncs)
+    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, run_id, failures) for source, year in syncs)
     exit_code, outcome, message = run_outcome(outcomes, failures, luigi_code)
     for sync in outcomes:
-        if sync.exit_code == 0 and (freed := sweep(engine, settings.state, sync.source, sync.year)):
-            log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
+        if sync.exit_code == 0:
+            _tidy(engine, settings, sync)
     runs.finish_run(engine, run_id, outcome, exit_code, message)
     return RunOutcome(run_id, exit_code, outcome, message, outcomes, log)
+
+
+def _started_luigid(settings: Settings) -> str | None:
+    """The luigid that ``hcad-pipeline up`` started in this state folder, while it runs."""
+    return next((service.url for service in services.running(settings.state) if service.name == "luigid"), None)
+
+
+def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
+    """What the offered release has made obsolete goes; that it cannot go is no reason for a run to have failed."""
+    try:
+        with transaction(engine) as cursor:
+            ledger.lock_source_year(cursor, sync.source, sync.year)
+            ledger.abandon_staging(cursor, sync.source, sync.year)
+        if freed := sweep(engine, settings.state, sync.source, sync.year):
+            log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
+    except (OSError, DatabaseUnavailable) as error:
+        logger.warning("run.not_swept source=%s year=%s error=%s", sync.source, sync.year, ascii(str(error)))
 
 
 def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:

@@ -1,19 +1,26 @@
 """luigid as a client sees it: is it there, and does it forgive.
 
 luigid counts a kill as a failure and shuts a task out after a few of them. A run that holds the lock knows that nobody else is
-at work on its tasks, and has them forgiven before it starts. This speaks luigid's HTTP interface; luigi is not imported.
+at work on its tasks, and has them forgiven before it starts. luigid also believes for a while that a killed luigi is still at
+work; on this machine the dead can be told from the living, and their tasks are offered again at once. This speaks luigid's HTTP
+interface; luigi is not imported.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import socket
 from typing import Any
 
 import requests
 
+from pipeline import processes
 from pipeline.errors import SchedulerUnavailable
 
 TIMEOUT_S = 10.0
+#: How luigi names its workers: ``Worker(salt=8368207747, workers=2, host=vm, username=root, pid=10050)``.
+WORKER = re.compile(r"host=(?P<host>[^,)]*),.*\bpid=(?P<pid>\d+)")
 
 
 def require_scheduler(url: str) -> None:
@@ -46,6 +53,31 @@ def forgive(url: str, sources: list[str]) -> int:
             _call(url, "re_enable_task" if status == "DISABLED" else "forgive_failures", task_id=task_id)
             forgiven += 1
     return forgiven
+
+
+def free_tasks_of_the_dead(url: str) -> int:
+    """Have luigid offer again what a luigi of this machine was running when it was killed; returns how many tasks.
+
+    Raises:
+        SchedulerUnavailable: luigid broke off.
+    """
+    freed = 0
+    tasks: dict[str, Any] = _call(url, "task_list", status="RUNNING", upstream_status="", limit=False) or {}
+    for task_id, task in tasks.items():
+        worker = task.get("worker_running") or ""
+        if not _is_dead(worker):
+            continue
+        # luigid takes the end of a task from its own worker only. That it failed is forgiven: it was killed.
+        _call(url, "add_task", worker=worker, task_id=task_id, status="FAILED", runnable=False, resources=task.get("resources"))
+        _call(url, "re_enable_task", task_id=task_id)
+        _call(url, "forgive_failures", task_id=task_id)
+        freed += 1
+    return freed
+
+
+def _is_dead(worker: str) -> bool:
+    found = WORKER.search(worker)
+    return found is not None and found["host"] == socket.gethostname() and processes.started_at(int(found["pid"])) is None
 
 
 def _call(url: str, method: str, **arguments: Any) -> Any:

@@ -166,6 +166,8 @@ def chosen_syncs(source: str | None, year: int | None) -> list[tuple[str, int]]:
     Raises:
         ConfigurationError: there is no such source, or none is enabled.
     """
+    if year and not source:
+        raise ConfigurationError(f"tax year {year} without a source", "a source for the year", "name the source")
     if source:
         return [(source, tax_year) for tax_year in ((year,) if year else find_source(source).tax_years)]
     chosen = [found for found in process_sources().values() if found.enabled]
@@ -177,6 +179,13 @@ def chosen_syncs(source: str | None, year: int | None) -> list[tuple[str, int]]:
 def is_configured() -> bool:
     """Whether Luigi has read a configuration with exit codes of its own, ours or one made from it."""
     return bool(luigi.configuration.get_config().getint("retcode", "task_failed", 0))
+
+
+def make_lock_folder() -> None:
+    """Make the folder in which Luigi makes its lock folder; Luigi makes one level only, and a fresh checkout has no ``var/``."""
+    path = luigi.configuration.get_config().get("core", "lock_pid_dir", "")
+    if path:
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def _absolute(path: str) -> Path:

@@ -6,6 +6,7 @@ transaction of the data that it speaks for. Nothing here writes.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from sqlalchemy import Engine
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
-from pipeline.handoff import Receipt, read_json
+from pipeline.handoff import Manifest, Receipt, read_json
 
 
 class FileTarget(luigi.Target):
@@ -35,18 +36,39 @@ class FileTarget(luigi.Target):
 
 
 class FolderTarget(luigi.Target):
-    """A folder that was renamed into place once, with ``document`` as the last thing written into it."""
+    """A folder that was renamed into place once, with all that belongs in it."""
 
-    def __init__(self, path: Path, document: str) -> None:
-        self.path, self.document = path, path / document
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self) -> Path:
+        """Make room for the folder: its parent exists, and one in which something is missing is gone."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_dir() and not self.exists():
+            shutil.rmtree(self.path)
+        return self.path
+
+
+class MembersTarget(FolderTarget):
+    """The extracted members of an archive and their manifest."""
 
     def exists(self) -> bool:
-        """Whether the folder and its document are there."""
-        return self.document.is_file()
+        """Whether the manifest is there and every member has the size that it states."""
+        if not (self.path / "manifest.json").is_file():
+            return False
+        return all(_has_size(self.path / member.file, member.bytes) for member in self.manifest().members)
 
-    def read(self) -> Any:
-        """The document."""
-        return read_json(self.document)
+    def manifest(self) -> Manifest:
+        """What was extracted."""
+        return Manifest.from_json(read_json(self.path / "manifest.json"))
+
+
+class PartTarget(FolderTarget):
+    """The rows, the quarantine and the report of a transformed part."""
+
+    def exists(self) -> bool:
+        """Whether all three files are there."""
+        return all((self.path / name).is_file() for name in ("rows.parquet", "quarantine.jsonl", "report.json"))
 
 
 class ArchiveTarget(luigi.Target):
@@ -57,9 +79,7 @@ class ArchiveTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Whether the receipt is there and the archive has the size that it states."""
-        if not (self.receipt.is_file() and self.path.is_file()):
-            return False
-        return self.read().bytes == self.path.stat().st_size
+        return self.receipt.is_file() and _has_size(self.path, self.read().bytes)
 
     def read(self) -> Receipt:
         """The receipt."""
@@ -111,3 +131,7 @@ class MarkerTarget(luigi.Target):
         if self.row.kind == "table":
             return "select 1 from etl.staged_table where import_id = %s and table_name = %s", [import_id, self.row.table]
         return "select 1 from etl.checked where import_id = %s", [import_id]
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size

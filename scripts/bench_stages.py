@@ -25,7 +25,8 @@ from bench import Target, suite
 from sqlalchemy import Engine
 
 from pipeline import services
-from pipeline.catalog import Source, Table, load_catalog, release_recipe, table_recipe
+from pipeline.catalog import Source, Table, load_catalog, release_recipe
+from pipeline.catalog.recipe import layout_recipe
 from pipeline.database.engine import connect, database_url, make_engine, transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.migrate import migrate
@@ -33,6 +34,7 @@ from pipeline.database.server import embedded
 from pipeline.extract import ExtractManager, WantedMember
 from pipeline.extract.lookup import raw_lines
 from pipeline.handoff import Member
+from pipeline.load.checkpoints import Origin
 from pipeline.load.manager import LoadManager
 from pipeline.transform import DataTransformer, Reading, choose_layout, read_header
 
@@ -231,9 +233,10 @@ def load(engine: Engine, extracted: Extracted, folder: Path, release: str) -> No
     key = ImportKey(source.name, YEAR, release, release_recipe(source, YEAR))
     loads = LoadManager(engine, profile=source.profile)
     loads.open_import(key, table)
-    loads.stage_part(key, table, folder, member_sha256=member.sha256, recipe=table_recipe(table))
+    origin = Origin.of(member, layout_recipe(table, extracted.reading.layout))
+    loads.stage_part(key, table, folder, origin=origin)
     loads.settle_table(
-        key, table, parts=len(member.parts), records=member.lines,
+        key, table, origin=origin, parts=len(member.parts), records=member.lines,
         raw_lines=lambda numbers: raw_lines(extracted.path, member, numbers, extracted.reading.layout.encoding),
     )  # fmt: skip
     loads.check_release(key, source)

@@ -37,12 +37,34 @@ def table_recipe(table: Table) -> str:
     )
 
 
+def layout_recipe(table: Table, layout: Layout) -> str:
+    """The recipe of a table's rows as one of its layouts gives them.
+
+    Which layout is chosen may depend on another member (the one that states the export's version), so that equal bytes of a
+    table's own member do not yet mean equal rows.
+    """
+    return _digest({"table": table_recipe(table), "layout": _layout(layout)})
+
+
 def release_recipe(source: Source, year: int) -> str:
-    """The recipe of a release of a tax year: of all its tables and of the field that states the export's version."""
+    """The recipe of a release of a tax year.
+
+    Of all its tables, of where each is found (archive, member and its other names, whether it may be missing), and of the field
+    that states the export's version.
+    """
     version = source.version
     return _digest(
         {
-            "tables": sorted((table.name, table_recipe(table)) for table in source.tables_for(year)),
+            "tables": sorted(
+                (
+                    table.name,
+                    table_recipe(table),
+                    table.archive,
+                    [name.casefold() for name in (table.member, *table.member_aliases)],
+                    table.required,
+                )
+                for table in source.tables_for(year)
+            ),
             "version": version and [version.archive, version.member.casefold(), version.start, version.end],
         }
     )

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, cast
 
 import psycopg2
+from psycopg2 import errors
 from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -83,9 +84,24 @@ def connect(engine: Engine) -> Connection:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn psycopg2's errors of the moment (link, disk, lock, deadlock, time-out) into DatabaseUnavailable."""
+    """Sort psycopg2's errors that are not this program's fault.
+
+    Raises:
+        DatabaseUnavailable: of the moment: link, disk, lock, deadlock, time-out.
+        ConfigurationError: of the set-up: no privilege, a read-only server, a schema that may not be made.
+    """
     try:
         yield
+    except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction, errors.InvalidSchemaName) as error:
+        raise ConfigurationError(
+            f"PostgreSQL says: {' '.join(str(error).split())}",
+            "a writable server and a role that may create schemas and tables in its database",
+            "grant it (GRANT CREATE ON DATABASE ...), or point DATABASE_URL at another server or role",
+        ) from error
+    except (errors.IdleInTransactionSessionTimeout, errors.IdleSessionTimeout) as error:
+        raise DatabaseUnavailable(
+            f"PostgreSQL says: {' '.join(str(error).split())}", "a session that may rest while it works", "nothing; the next run goes on"
+        ) from error
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise DatabaseUnavailable(
             f"PostgreSQL says: {' '.join(str(error).split())}",

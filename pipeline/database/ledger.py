@@ -87,15 +87,18 @@ def by_id(cursor: Cursor, import_id: int, *, lock: str = "") -> Import | None:
     return _import(cursor)
 
 
-def require_open(cursor: Cursor, key: ImportKey) -> Import:
+def require_open(cursor: Cursor, key: ImportKey, *, lock: str = "for share") -> Import:
     """The open import of this identity, kept open and current-based until the transaction ends.
+
+    Who stages takes it ``for share``, beside others; who publishes or refuses takes :func:`lock_source_year` first and then
+    ``for update``, in this order everywhere, so that no two of them wait for each other.
 
     Raises:
         StagingStale: there is none any more, or another import was published since it was opened.
         ReleaseHeld: it was refused or rolled back meanwhile.
     """
     found = standing(cursor, key)
-    locked = by_id(cursor, found.import_id, lock="for share") if found else None
+    locked = by_id(cursor, found.import_id, lock=lock) if found else None
     if locked and locked.is_held:
         raise held(locked)
     base = current(cursor, key.source, key.tax_year)
@@ -111,15 +114,18 @@ def require_open(cursor: Cursor, key: ImportKey) -> Import:
 def open_import(cursor: Cursor, key: ImportKey, profile: str) -> Import:
     """Find the open import of this identity or open one; older open ones of the source's tax year are superseded.
 
-    An open one that was compared with an import that is no longer current is superseded too, and a new one opened.
+    An open one that was compared with an import that is no longer current is superseded too, and a new one opened. When the
+    identity is current already, that import is returned: there is nothing to stage.
 
     Raises:
         ReleaseHeld: this release was refused or rolled back under this recipe.
     """
-    _lock_source_year(cursor, key.source, key.tax_year)
+    lock_source_year(cursor, key.source, key.tax_year)
     found = standing(cursor, key)
     if found and found.is_held:
         raise held(found)
+    if found and found.state == "published":
+        return found
     base = current(cursor, key.source, key.tax_year)
     base_id = base.import_id if base else None
     if found and found.is_open and found.base_import_id == base_id:
@@ -148,6 +154,16 @@ def abandon_staging(cursor: Cursor, source: str, tax_year: int) -> None:
         [source, tax_year],
     )
     drop_staging(cursor, [row[0] for row in cursor.fetchall()])
+
+
+def is_accepted(cursor: Cursor, key: ImportKey) -> bool:
+    """Whether a person let this release through under this recipe."""
+    cursor.execute(
+        """select 1 from etl.decision d join etl.import i using (import_id) where d.action = 'accept'
+              and (i.source, i.tax_year, i.release, i.recipe) = (%s, %s, %s, %s)""",
+        [key.source, key.tax_year, key.release, key.recipe],
+    )
+    return cursor.fetchone() is not None
 
 
 def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
@@ -242,7 +258,8 @@ def check_fence(cursor: Cursor, source: str, token: int | None) -> None:
         )
 
 
-def _lock_source_year(cursor: Cursor, source: str, tax_year: int) -> None:
+def lock_source_year(cursor: Cursor, source: str, tax_year: int) -> None:
+    """Keep every other transaction that changes an import's state out of a source's tax year, until this one ends."""
     cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline import {source} {tax_year}"])
 
 

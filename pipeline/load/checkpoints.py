@@ -5,9 +5,15 @@ A checkpoint has the persistence of the staging table beside it: both are unlogg
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
+
+from psycopg2.extras import Json
+
+from pipeline.handoff import Member
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -17,17 +23,35 @@ OWN_PROGRESS = "*"
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What the parts of a table are made of: parts of another origin are not mixed with them.
+
+    ``member_sha256`` is the member, ``recipe`` what is made of it, ``cut`` a hash of how it is cut into parts.
+    """
+
+    member_sha256: str
+    recipe: str
+    cut: str
+
+    @classmethod
+    def of(cls, member: Member, recipe: str) -> Origin:
+        """The origin of a member's parts under a recipe."""
+        cut = hashlib.sha256(json.dumps([astuple(part) for part in member.parts]).encode()).hexdigest()[:12]
+        return cls(member.sha256, recipe, cut)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A part that is staged. Counts are rows; ``seconds`` is what its transform took."""
+    """A part that is staged. Counts are rows; ``seconds`` is what its transform took; ``nulled`` counts by ``column:rule``."""
 
     table: str
     part: int
-    member_sha256: str
-    recipe: str
+    origin: Origin
     rows_staged: int
     quarantined: int
     duplicate: int
     filtered: int
+    nulled: Mapping[str, int]
     seconds: float
 
 
@@ -47,15 +71,18 @@ def write_checkpoint(cursor: Cursor, import_id: int, records: int, checkpoint: C
         False when the part was checkpointed already. Of two transactions with the same part, the second waits here for the
         first one's end.
     """
-    mark = checkpoint or Checkpoint(OWN_PROGRESS, 0, "", "", records, 0, 0, 0, 0.0)
+    mark = checkpoint or Checkpoint(OWN_PROGRESS, 0, Origin("", "", ""), records, 0, 0, 0, {}, 0.0)
     replace = "do update set rows_read = excluded.rows_read, rows_staged = excluded.rows_staged, staged_at = excluded.staged_at"
     cursor.execute(
-        f"""insert into etl.checkpoint (import_id, rows_read, table_name, part, member_sha256, recipe, rows_staged, quarantined,
-                                        duplicate, filtered, seconds)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        f"""insert into etl.checkpoint (import_id, rows_read, table_name, part, member_sha256, recipe, cut, rows_staged, quarantined,
+                                        duplicate, filtered, nulled, seconds)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             on conflict (import_id, table_name, part) {"do nothing" if checkpoint else replace}""",
-        [import_id, records, *astuple(mark)],
-    )
+        [
+            import_id, records, mark.table, mark.part, *astuple(mark.origin), mark.rows_staged, mark.quarantined, mark.duplicate,
+            mark.filtered, Json(dict(mark.nulled)), mark.seconds,
+        ],
+    )  # fmt: skip
     return bool(cursor.rowcount)
 
 

@@ -8,7 +8,7 @@ a token (a plain Luigi run) the unique checkpoints and the publish transaction's
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,11 @@ from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
 from pipeline.errors import AccountingError, GateRefused, PipelineError
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import gate, publish, release, shape, staging
-from pipeline.load.checkpoints import Checkpoint, Resume, read_checkpoints, write_checkpoint
+from pipeline.load import publish, release, settle, shape, staging
+from pipeline.load.checkpoints import Checkpoint, Origin, Resume, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
 from pipeline.load.relations import Relations
+from pipeline.load.settle import RawLines
 from pipeline.load.staging import StagedTable
 from pipeline.load.upsert import Upserted, target_of, upsert
 
@@ -98,6 +99,9 @@ class LoadManager:
     def open_import(self, key: ImportKey, table: Table) -> Import:
         """Open the import, or find it open, with live and staging tables for one of its tables ready to take rows.
 
+        Returns:
+            The import; when it is current already (``state`` is ``published``) there is nothing to stage.
+
         Raises:
             ShapeError: the live table is not what the schema file says.
             ReleaseHeld: the release was refused or rolled back under this recipe.
@@ -105,21 +109,30 @@ class LoadManager:
         shape.ensure_live(self.engine, table, key.tax_year)
         with self._fenced(key) as cursor:
             found = ledger.open_import(cursor, key, self.profile)
-            cursor.execute(
-                "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline staging {found.import_id} {table.name}"]
-            )
-            shape.create_staging(cursor, Relations(table, found.import_id))
+            if found.is_open:
+                relations = Relations(table, found.import_id)
+                staging.lock_table(cursor, relations)
+                shape.create_staging(cursor, relations)
             return found
 
-    def stage_part(self, key: ImportKey, table: Table, folder: Path, *, member_sha256: str, recipe: str) -> PartReport | None:
+    def expect_parts(self, key: ImportKey, table: Table, origin: Origin) -> int:
+        """Take back parts that an earlier run staged from something else (other settings, another member); returns how many."""
+        with self._fenced(key) as cursor:
+            relations = Relations(table, ledger.require_open(cursor, key).import_id)
+            staging.lock_table(cursor, relations)
+            cleared = staging.clear_other_origins(cursor, relations, origin)
+        if cleared:
+            self.on_event("load.parts_of_another_cut", {"table": table.qualified, "parts": cleared})
+        return cleared
+
+    def stage_part(self, key: ImportKey, table: Table, folder: Path, *, origin: Origin) -> PartReport | None:
         """Copy a transformed part into staging and commit it with its checkpoint.
 
         Args:
             key: the import's identity; it must be open.
             table: the table.
             folder: the part's folder: ``rows.parquet``, ``quarantine.jsonl`` and ``report.json``.
-            member_sha256: the member that the part is of.
-            recipe: the table's recipe.
+            origin: the member, recipe and cut that the part is made of.
 
         Returns:
             The part's account; None when it was staged before.
@@ -134,7 +147,7 @@ class LoadManager:
         started = time.monotonic()
         filtered = sum(report.filtered.values())
         mark = Checkpoint(
-            table.name, report.part, member_sha256, recipe, report.written, report.quarantined, report.duplicate, filtered, report.seconds
+            table.name, report.part, origin, report.written, report.quarantined, report.duplicate, filtered, report.nulled, report.seconds
         )
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
@@ -158,13 +171,14 @@ class LoadManager:
         return report
 
     def settle_table(
-        self, key: ImportKey, table: Table, *, parts: int, records: int, raw_lines: Callable[[list[int]], dict[int, str]]
+        self, key: ImportKey, table: Table, *, origin: Origin, parts: int, records: int, raw_lines: RawLines
     ) -> StagedTable:
         """Settle repeated keys over all parts and write the marker of the staged table.
 
         Args:
             key: the import's identity.
             table: the table.
+            origin: what all of its parts must be made of.
             parts: how many parts its member has.
             records: how many records its member has (lines without a header).
             raw_lines: gives the raw text of the member's lines by number, for the quarantine.
@@ -172,7 +186,9 @@ class LoadManager:
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
             relations = Relations(table, found.import_id)
-            settled = staging.settle_table(cursor, found, relations, parts=parts, lines=records, raw_line=raw_lines)
+            settled = settle.settle_table(
+                cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines
+            )
         self.on_event("load.table", {"table": table.qualified, "rows": settled.rows_loaded, "quarantined": settled.quarantined})
         return settled
 
@@ -191,8 +207,8 @@ class LoadManager:
         with self._fenced(key) as cursor:
             return release.keep_table(cursor, ledger.require_open(cursor, key), table, member_sha256, recipe)
 
-    def check_release(self, key: ImportKey, source: Source) -> list[gate.GateResult]:
-        """Run the gate over the staged tables and write its marker.
+    def check_release(self, key: ImportKey, source: Source) -> None:
+        """Run the gate over the staged tables and write its marker, unless a check failed that no person has accepted.
 
         Raises:
             GateRefused: a check failed; the import is refused and held, its staging stays for a person to look at.
@@ -200,23 +216,23 @@ class LoadManager:
         """
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
-            results = release.check(cursor, found, source)
-        failed = [str(result) for result in results if not result.passed]
+            failed = release.check(cursor, found, source)
         if failed:
             error = GateRefused(
-                f"{key}: {'; '.join(failed)}",
+                f"{key}: {'; '.join(map(str, failed))}",
                 "a release that keeps what its source.toml promises",
-                f"look at the quarantine, then mend the schema file or run: hcad-pipeline accept {found.import_id} --reason '...'",
+                "look at the quarantine; mend the schema file, wait for the next release, or run: "
+                f"hcad-pipeline accept {found.import_id} --reason '...'",
             )
             self.refuse(key, error)
             raise error
-        return results
 
     def refuse(self, key: ImportKey, error: PipelineError) -> None:
         """Hold the open import of this identity (one is opened when there is none): later runs do no work on it."""
         with self._fenced(key) as cursor:
             found = ledger.open_import(cursor, key, self.profile)
-            ledger.refuse(cursor, found.import_id, error.code, str(error))
+            if found.is_open:
+                ledger.refuse(cursor, found.import_id, error.code, error.seen)
 
     def publish(self, key: ImportKey, source: Source) -> dict[str, Changes]:
         """Merge every staged table into its live table and make the import current, in one transaction.
@@ -229,10 +245,11 @@ class LoadManager:
         """
         started = time.monotonic()
         with self._fenced(key) as cursor:
+            ledger.lock_source_year(cursor, key.source, key.tax_year)
             found = ledger.standing(cursor, key)
             if found and found.state == "published":
                 return {}
-            found = ledger.require_open(cursor, key)
+            found = ledger.require_open(cursor, key, lock="for update")
             changes = release.make_current(cursor, found, source)
         for name, written in changes.items():
             self.on_event("load.published", {"table": f"{key.source}.{name}", "import_id": found.import_id, **written.__dict__})

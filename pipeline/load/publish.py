@@ -161,6 +161,12 @@ def _merge_keyless(cursor: Cursor, relations: Relations, found: Import) -> Chang
     return Changes(inserted, 0, deleted)
 
 
+RESTORE = """
+insert into {live} ({columns}) select {before} from {history} h, lateral jsonb_populate_record(null::{live}, h.before_image) b
+ where h.import_id = %(import_id)s and h.tax_year = %(year)s and h.operation <> 'I'
+"""
+
+
 def take_back(cursor: Cursor, source: str, table_name: str, found: Import) -> Changes:
     """Undo what an import wrote into one live table, in the caller's transaction; the reverse of :func:`merge`.
 
@@ -172,13 +178,14 @@ def take_back(cursor: Cursor, source: str, table_name: str, found: Import) -> Ch
         "history": identifier("history", f"{source}_{table_name}"),
     }
     removed = _run(cursor, "delete from {live} where tax_year = %(year)s and import_id = %(import_id)s", words, values)
-    restored = _run(
-        cursor,
-        """insert into {live} select before.* from {history} h, lateral jsonb_populate_record(null::{live}, h.before_image) before
-            where h.import_id = %(import_id)s and h.tax_year = %(year)s and h.operation <> 'I'""",
-        words,
-        values,
+    # Not those that PostgreSQL computes itself, which a user may have added.
+    cursor.execute(
+        """select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped and attgenerated = ''
+            order by attnum""",
+        [words["live"].as_string(cursor)],
     )
+    columns = [name for (name,) in cursor.fetchall()]
+    restored = _run(cursor, RESTORE, words | {"columns": names(columns), "before": names(columns, "b")}, values)
     _run(cursor, "delete from {history} where import_id = %(import_id)s and tax_year = %(year)s", words, values)
     return Changes(restored, 0, removed)
 

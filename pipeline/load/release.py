@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psycopg2.extras import Json
+
 from pipeline.catalog.model import Source, Table
 from pipeline.database import ledger
 from pipeline.database.ledger import Import
-from pipeline.errors import GateRefused, RollbackRefused, StagingStale
+from pipeline.errors import RollbackRefused, StagingStale
 from pipeline.load import gate, publish, staging
 from pipeline.load.publish import Changes
 from pipeline.load.relations import Relations
@@ -28,31 +30,36 @@ def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str |
     member (``member_sha256`` None), and what is live stays. Else None: it must be staged.
     """
     cursor.execute(
-        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, filtered
+        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, filtered, nulled
              from etl.import_table where import_id = %s and table_name = %s""",
         [found.base_import_id, table.name],
     )
     row = cursor.fetchone()
     if member_sha256 is not None and (row is None or row[:2] != (member_sha256, recipe)):
         return None
-    sha256, made_by, parts, read, loaded, quarantined, duplicate, filtered = row or (None, None, 0, 0, 0, 0, 0, 0)
+    sha256, made_by, parts, read, loaded, quarantined, duplicate, filtered, nulled = row or (None, None, 0, 0, 0, 0, 0, 0, {})
     disposition = "carried_over" if member_sha256 is None else "unchanged"
-    kept = StagedTable(table.name, disposition, sha256, made_by, parts, read, loaded, quarantined, 0, duplicate, filtered, seconds=0.0)
+    kept = StagedTable(table.name, disposition, sha256, made_by, parts, read, loaded, quarantined, 0, duplicate, filtered, nulled, 0.0)
     staging.record_staged(cursor, found.import_id, kept)
     return kept
 
 
 def check(cursor: Cursor, found: Import, source: Source) -> list[gate.GateResult]:
-    """Run the gate over the staged tables and keep its results; the marker is written when all passed."""
+    """Run the gate over the staged tables and keep its results; returns those that failed.
+
+    The marker is written when all passed, or when a person has accepted this release under this recipe; then none is returned.
+    """
     results = [
         result
         for table in all_staged(cursor, found, source)
         for result in gate.check_table(cursor, source.gate, Relations(source.table(table.table), found.import_id), table)
     ]
     gate.record_results(cursor, found.import_id, results)
-    if all(result.passed for result in results):
-        gate.mark_checked(cursor, found.import_id, "passed")
-    return results
+    failed = [result for result in results if not result.passed]
+    if failed and not ledger.is_accepted(cursor, found.key):
+        return failed
+    gate.mark_checked(cursor, found.import_id, "accepted" if failed else "passed")
+    return []
 
 
 def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Changes]:
@@ -61,7 +68,6 @@ def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Cha
     Raises:
         StagingStale: it has not passed the gate, or a crash of the server emptied staging.
     """
-    ledger.by_id(cursor, found.import_id, lock="for update")
     cursor.execute("select 1 from etl.checked where import_id = %s", [found.import_id])
     if not cursor.fetchone():
         raise StagingStale(f"import {found.import_id} has not passed the gate", "a checked staging", "nothing; it is checked again")
@@ -87,22 +93,25 @@ def take_back(cursor: Cursor, found: Import, reason: str, decided_by: str) -> di
 
 
 def let_through(cursor: Cursor, found: Import, reason: str, decided_by: str) -> None:
-    """Let a held import through: a refused one is opened again with its gate passed, a rolled back one may come anew."""
+    """Let a held import through: a refused one is opened again, a rolled back one may come anew.
+
+    The decision is kept, and the gate asks for it: whatever is gone of the staging meanwhile is staged and checked again.
+    """
     if found.state == "refused":
         ledger.reopen(cursor, found)
-        if found.error_code == GateRefused.code:
-            gate.mark_checked(cursor, found.import_id, "accepted")
     else:
         cursor.execute("update etl.import set state = 'superseded' where import_id = %s", [found.import_id])
     ledger.decide(cursor, found.import_id, "accept", reason, decided_by)
 
 
 def in_state(cursor: Cursor, import_id: int, states: set[str], expected: str) -> Import:
-    """The import, locked, when it is in one of these states.
+    """The import, locked together with its source's tax year, when it is in one of these states.
 
     Raises:
         RollbackRefused: it is in another, or there is none.
     """
+    if seen := ledger.by_id(cursor, import_id):
+        ledger.lock_source_year(cursor, seen.key.source, seen.key.tax_year)
     found = ledger.by_id(cursor, import_id, lock="for update")
     if found is None or found.state not in states:
         raise RollbackRefused(f"import {import_id} is {found.state if found else 'unknown'}", expected, "see hcad-pipeline status")
@@ -128,12 +137,12 @@ def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTa
         changes = publish.merge(cursor, Relations(source.table(staged.table), found.import_id), found)
     cursor.execute(
         """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
-                                         quarantined, duplicate, filtered, inserted, updated, deleted, seconds)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                         quarantined, duplicate, filtered, inserted, updated, deleted, nulled, seconds)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         [
             found.import_id, staged.table, staged.disposition, staged.member_sha256, staged.recipe, staged.parts,
             staged.rows_read, staged.rows_loaded, staged.quarantined, staged.duplicate, staged.filtered,
-            changes.inserted, changes.updated, changes.deleted, staged.seconds,
+            changes.inserted, changes.updated, changes.deleted, Json(dict(staged.nulled)), staged.seconds,
         ],
     )  # fmt: skip
     return changes

@@ -97,6 +97,23 @@ def _create(cursor: Cursor, relations: Relations) -> None:
     columns.append(sql.SQL("primary key ({})").format(names(table.identity)))
     cursor.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(table.source)))
     cursor.execute(sql.SQL("create table {} ({}) partition by list (tax_year)").format(relations.live, comma(columns)))
+    _record_columns(cursor, table, table.columns)
+    _create_history(cursor, relations)
+    _comment(cursor, relations, table.columns)
+
+
+def _create_history(cursor: Cursor, relations: Relations) -> None:
+    table = relations.table
+    cursor.execute("select to_regclass(%s) is not null", [relations.history.as_string(cursor)])
+    (exists,) = cursor.fetchone() or (False,)
+    if exists:
+        raise ShapeError(
+            f"there is no table {table.qualified}, but a history of it: history.{table.source}_{table.name}",
+            "both or neither",
+            "weigh whether the history is still wanted, then run and start again: "
+            f"alter table history.{table.source}_{table.name} rename to {table.source}_{table.name}_before -- or drop it",
+        )
+    seq = [] if table.is_keyed else [sql.SQL("seq integer not null")]
     key = [_definition(table.column(name)) for name in relations.anchor] + seq
     cursor.execute(
         sql.SQL(
@@ -106,7 +123,20 @@ def _create(cursor: Cursor, relations: Relations) -> None:
     )
     cursor.execute(sql.SQL("create index on {} (import_id)").format(relations.history))
     cursor.execute(sql.SQL("create index on {} ({})").format(relations.history, names(table.identity)))
-    _comment(cursor, relations, table.columns)
+
+
+def _record_columns(cursor: Cursor, table: Table, columns: tuple[Column, ...]) -> None:
+    """Remember which columns are ours: one that leaves the schema file is a drop, a user's own is not our business."""
+    for column in columns:
+        cursor.execute(
+            "insert into etl.live_column (source, table_name, column_name) values (%s, %s, %s) on conflict do nothing",
+            [table.source, table.name, column.name],
+        )
+
+
+def _recorded_columns(cursor: Cursor, table: Table) -> set[str]:
+    cursor.execute("select column_name from etl.live_column where source = %s and table_name = %s", [table.source, table.name])
+    return {name for (name,) in cursor.fetchall()}
 
 
 def _comment(cursor: Cursor, relations: Relations, columns: tuple[Column, ...]) -> None:
@@ -133,6 +163,10 @@ def _check_shape(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
     ]
     own = {"tax_year", "seq", *OWN_TYPES}
     plan += [
+        f"alter table {table.qualified} drop column {name} -- it is in the schema file no more"
+        for name in sorted(_recorded_columns(cursor, table) & set(live) - set(declared))
+    ]
+    plan += [
         f"alter table {table.qualified} drop column {column.name} -- or give it a default: it is NOT NULL and not in the schema file"
         for column in live.values()
         if column.name not in declared and column.name not in own and column.is_not_null and not column.has_default
@@ -140,7 +174,8 @@ def _check_shape(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
     cursor.execute(PRIMARY_KEY, [relations.live.as_string(cursor)])
     row = cursor.fetchone()
     if tuple((row[0] if row else None) or ()) != table.identity:
-        plan.append(f"-- the primary key is {row[0] if row else None}, the schema file says {list(table.identity)}: rebuild the table")
+        plan.append(f"-- the primary key is {row[0] if row else None}, the schema file says {list(table.identity)}: "
+                    f"drop table {table.qualified} and history.{table.source}_{table.name}, and load again")
     if plan:
         raise ShapeError(
             f"the live table {table.qualified} is not what its schema file says",
@@ -159,6 +194,7 @@ def _add_columns(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
                 f"declare {column.name} without required = true, import once, then set it",
             )
         cursor.execute(sql.SQL("alter table {} add column {}").format(relations.live, _definition(column)))
+    _record_columns(cursor, relations.table, new)
     _comment(cursor, relations, new)
 
 
@@ -177,9 +213,11 @@ def _create_partition(cursor: Cursor, relations: Relations, tax_year: int) -> No
 def _create_indexes(cursor: Cursor, relations: Relations) -> None:
     for index in relations.table.indexes:
         name = identifier(f"{relations.table.name}_{'_'.join(index.columns)}_idx")
-        cursor.execute(
-            sql.SQL("create index if not exists {} on {} ({})").format(name, relations.live, names(("tax_year", *index.columns)))
-        )
+        # Not "if not exists": that takes a lock on the whole table, and waits for every writer of another tax year.
+        cursor.execute("select to_regclass(%s) is null", [identifier(relations.table.source, name.strings[-1]).as_string(cursor)])
+        (is_missing,) = cursor.fetchone() or (False,)
+        if is_missing:
+            cursor.execute(sql.SQL("create index {} on {} ({})").format(name, relations.live, names(("tax_year", *index.columns))))
 
 
 def _definition(column: Column) -> sql.Composed:

@@ -1,16 +1,15 @@
-"""Staging: a part's rows and its checkpoint are one commit, and a table is settled when all its parts are there.
+"""Staging: a part's rows and its checkpoint are one commit.
 
 For every row its key (or parent), hash, part and line are staged, narrow; the whole row only where its hash is not live. So
 the refresh of an unchanged table copies no whole row, and repeated keys over all parts, vanished keys and multisets are
-plain SQL. A kill leaves either the part with its checkpoint or neither. Where lines repeat a key, the first line of the
-member stands; lines equal to an earlier one are counted as duplicate, lines that contradict it go to quarantine.
+plain SQL. A kill leaves either the part with its checkpoint or neither.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,8 @@ from psycopg2 import sql
 from psycopg2.extras import Json, execute_values
 
 from pipeline.database.ledger import Import
-from pipeline.errors import AccountingError, StagingStale
-from pipeline.load.relations import Relations, names, same
+from pipeline.load.checkpoints import Origin
+from pipeline.load.relations import Relations, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -47,6 +46,7 @@ class StagedTable:
     conflicting: int
     duplicate: int
     filtered: int
+    nulled: Mapping[str, int]
     seconds: float
 
 
@@ -54,22 +54,13 @@ class StagedTable:
 Upsert = Callable[[Iterator[pa.RecordBatch], sql.Identifier], int]
 
 STAGED_COLUMNS = (
-    "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, filtered, seconds"
+    "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, filtered, "
+    "nulled, seconds"
 )
 #: Lines of this part whose whole row must be staged: nothing live has their key (or parent) and hash.
 NOT_LIVE = """
 select s.line from {keys} s where s.part = %(part)s
    and not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_anchor} and l.row_hash = s.row_hash)
-"""
-#: Over the whole table: rows that are not the first line of their key. ``copy`` > 1: an earlier line is equal.
-REPEATED = """
-create temporary table repeated on commit drop as
-select * from (
-    select part, line, row_number() over (partition by {anchor}, row_hash order by line) as copy,
-           row_number() over (partition by {anchor} order by line) as turn,
-           first_value(line) over (partition by {anchor} order by line) as first_line
-      from {keys} where ({anchor}) in (select {anchor} from {keys} group by {anchor} having count(*) > 1)
-) ranked where turn > 1
 """
 
 
@@ -118,100 +109,44 @@ def stage_quarantine(cursor: Cursor, import_id: int, table: str, part: int, json
     with open(jsonl, encoding="utf-8") as lines:
         refused = (json.loads(line) for line in lines)
         rows = [(import_id, table, part, row["line"], row["raw"], Json(row["reasons"])) for row in refused]
-    _insert_quarantine(cursor, rows)
+    insert_quarantine(cursor, rows)
     return len(rows)
 
 
-def _insert_quarantine(cursor: Cursor, rows: Sequence[tuple[object, ...]]) -> None:
+def insert_quarantine(cursor: Cursor, rows: Sequence[tuple[object, ...]]) -> None:
+    """Write rows of (import_id, table_name, part, line, raw, reasons) into the ledger."""
     execute_values(cursor, "insert into etl.quarantine (import_id, table_name, part, line, raw, reasons) values %s", rows, page_size=1000)
 
 
-def settle_table(
-    cursor: Cursor, found: Import, relations: Relations, *, parts: int, lines: int, raw_line: Callable[[list[int]], dict[int, str]]
-) -> StagedTable:
-    """Settle a table whose parts are all staged: repeated keys, and the account over all parts.
+def lock_table(cursor: Cursor, relations: Relations) -> None:
+    """Keep others from creating, clearing or settling the same staging tables, until the transaction ends."""
+    name = f"hcad-pipeline staging {relations.import_id} {relations.table.name}"
+    cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
 
-    Args:
-        cursor: in the transaction that commits the marker.
-        found: the open import, locked.
-        relations: the table's relations for this import.
-        parts: how many parts the member has.
-        lines: how many records (lines without a header) the member has.
-        raw_line: gives the raw text of lines of the member, by number, for the quarantine.
 
-    Raises:
-        StagingStale: a part's checkpoint is not there (a crash of the server empties staging).
-        AccountingError: records and rows do not add up over all parts.
+def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) -> int:
+    """Take back the parts of a table that were made of something else: another member, recipe or cut. Returns how many.
+
+    A run with other settings may go on with an import that one with the old settings began; parts of two cuts would overlap.
     """
     table = relations.table.name
     cursor.execute(
-        """select count(*), coalesce(sum(rows_read), 0), coalesce(sum(rows_staged), 0), coalesce(sum(quarantined), 0),
-                  coalesce(sum(duplicate), 0), coalesce(sum(filtered), 0), coalesce(sum(seconds), 0), min(member_sha256), min(recipe)
-             from etl.checkpoint where import_id = %s and table_name = %s""",
-        [found.import_id, table],
+        """select count(*) from etl.checkpoint
+            where import_id = %s and table_name = %s and (member_sha256, recipe, cut) is distinct from (%s, %s, %s)""",
+        [relations.import_id, table, *astuple(origin)],
     )
-    row = cursor.fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always gives a row
-    count, read, staged, quarantined, duplicate, filtered, seconds, member_sha256, recipe = row
-    if count != parts:
-        raise StagingStale(f"{count} of {parts} parts of {table} are staged", "all of them", "nothing; the missing ones are staged again")
-    cursor.execute(sql.SQL("analyze {}").format(relations.keys))
-    cursor.execute(sql.SQL("analyze {}").format(relations.rows))
-    equal, conflicting = _settle_repeated(cursor, found, relations, raw_line) if relations.table.is_keyed else (0, 0)
-    settled = StagedTable(
-        table, "staged", member_sha256, recipe, parts, int(read), int(staged) - equal - conflicting, int(quarantined) + conflicting,
-        conflicting, int(duplicate) + equal, int(filtered), float(seconds),
-    )  # fmt: skip
-    _check_account(cursor, relations, settled, lines)
-    record_staged(cursor, found.import_id, settled)
-    return settled
-
-
-def _settle_repeated(
-    cursor: Cursor, found: Import, relations: Relations, raw_line: Callable[[list[int]], dict[int, str]]
-) -> tuple[int, int]:
-    cursor.execute(sql.SQL(REPEATED).format(keys=relations.keys, anchor=names(relations.anchor)))
-    cursor.execute("select part, line, first_line from repeated where copy = 1 order by line")
-    conflicts = cursor.fetchall()
-    raw = raw_line([line for _, line, _ in conflicts])
-    key = ", ".join(relations.anchor)
-    _insert_quarantine(
-        cursor,
-        [
-            (
-                found.import_id,
-                relations.table.name,
-                part,
-                line,
-                raw[line],
-                Json({key: [f"line {first} has the same key with other values"]}),
-            )
-            for part, line, first in conflicts
-        ],
-    )
-    cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(relations.keys))
-    repeated = cursor.rowcount
-    cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(relations.rows))
-    return repeated - len(conflicts), len(conflicts)
-
-
-def _check_account(cursor: Cursor, relations: Relations, settled: StagedTable, lines: int) -> None:
-    cursor.execute(sql.SQL("select count(*) from {}").format(relations.keys))
-    row = cursor.fetchone()
-    staged = row[0] if row else 0
-    accounted = settled.rows_loaded + settled.quarantined + settled.duplicate + settled.filtered
-    if not (settled.rows_read == lines == accounted and staged == settled.rows_loaded):
-        raise AccountingError(
-            f"{relations.table.qualified}: {lines} records in the member, "
-            f"{settled.rows_read} read, {accounted} accounted for, {staged} staged",
-            "read = loaded + quarantined + duplicate + filtered, over all parts",
-            "nothing was published; report this as a bug, with the member",
-        )
+    (others,) = cursor.fetchone() or (0,)
+    if others:
+        cursor.execute(sql.SQL("truncate {}, {}").format(relations.keys, relations.rows))
+        for name in ("checkpoint", "quarantine"):
+            statement = sql.SQL("delete from {} where import_id = %s and table_name = %s").format(sql.Identifier("etl", name))
+            cursor.execute(statement, [relations.import_id, table])
+    return int(others)
 
 
 def record_staged(cursor: Cursor, import_id: int, settled: StagedTable) -> None:
     """Write the marker of a settled table."""
-    values = [import_id, *settled.__dict__.values()]
+    values = [import_id, *(Json(dict(value)) if isinstance(value, Mapping) else value for value in settled.__dict__.values())]
     marks = ", ".join(["%s"] * len(values))
     cursor.execute(f"insert into etl.staged_table (import_id, {STAGED_COLUMNS}) values ({marks}) on conflict do nothing", values)
 

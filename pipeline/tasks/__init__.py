@@ -5,7 +5,7 @@ Luigi's own exit code for a run whose tasks failed is 0.
 """
 
 from pipeline.errors import ConfigurationError
-from pipeline.settings import is_configured
+from pipeline.settings import is_configured, make_lock_folder
 
 if not is_configured():
     raise ConfigurationError(
@@ -15,6 +15,7 @@ if not is_configured():
     )
 
 from pipeline.observe import attempts  # registers its handlers on Luigi's events
+from pipeline.tasks import leftovers
 from pipeline.tasks.download import DownloadArchive, ProbeRelease
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.load import CheckRelease, PublishRelease, StagePart, StageTable
@@ -22,6 +23,8 @@ from pipeline.tasks.sync import SyncAll, SyncSource
 from pipeline.tasks.transform import TransformPart
 
 attempts.register()
+leftovers.register()
+make_lock_folder()
 
 __all__ = [
     "CheckRelease",

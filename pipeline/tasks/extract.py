@@ -5,7 +5,7 @@ from __future__ import annotations
 import luigi
 
 from pipeline.handoff import Manifest, Member
-from pipeline.targets import FolderTarget
+from pipeline.targets import MembersTarget
 from pipeline.tasks.base import PipelineTask, wanted_members
 from pipeline.tasks.download import DownloadArchive
 
@@ -22,15 +22,14 @@ class ExtractArchive(PipelineTask):
         """The archive."""
         return self.clone(DownloadArchive)
 
-    def output(self) -> FolderTarget:
+    def output(self) -> MembersTarget:
         """``var/members/<source>/<year>/<archive>-<fingerprint>-<cut>/``."""
-        return FolderTarget(self.folder("members") / f"{self.archive}-{self.fingerprint}-{self.cut}", "manifest.json")
+        return MembersTarget(self.folder("members") / f"{self.archive}-{self.fingerprint}-{self.cut}")
 
     def run(self) -> None:
         """Extract, measure, cut."""
         archive = self.input()
-        folder = self.output().path
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.output().prepare()
         self.extracts().extract_archive(
             archive.path,
             folder,
@@ -41,7 +40,7 @@ class ExtractArchive(PipelineTask):
 
     def manifest(self) -> Manifest:
         """What was extracted."""
-        return Manifest.from_json(self.output().read())
+        return self.output().manifest()
 
     def member(self, name: str) -> Member | None:
         """The extracted member of that declared name; None when the archive does not carry it."""

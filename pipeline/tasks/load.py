@@ -7,13 +7,17 @@ from collections.abc import Iterator
 import luigi
 
 from pipeline.catalog.model import Table
-from pipeline.catalog.recipe import table_recipe
+from pipeline.catalog.recipe import layout_recipe
 from pipeline.errors import RefusedError
 from pipeline.extract.lookup import raw_lines
+from pipeline.handoff import Member
+from pipeline.load.checkpoints import Origin
+from pipeline.observe.events import log_event
 from pipeline.targets import MarkerRow, MarkerTarget
 from pipeline.tasks.base import ImportTask, cut_of, engine, table_of
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.transform import TransformPart, reading_of
+from pipeline.transform.header import Reading
 
 
 class TableTask(ImportTask):
@@ -38,6 +42,7 @@ class TableTask(ImportTask):
 class StagePart(TableTask):
     """Copy one part into staging and commit it with its checkpoint; about a second for 50,000 rows."""
 
+    layout_recipe = luigi.Parameter(description="the table's recipe with the layout that was chosen for the member")
     part = luigi.IntParameter(description="the part's number in the member")
     resources = {"postgres": 1}  # noqa: RUF012
 
@@ -45,8 +50,7 @@ class StagePart(TableTask):
         """The part's rows."""
         extracted = self.extracted()
         assert extracted is not None  # noqa: S101  # parts are asked for only of what was extracted
-        recipe = table_recipe(self.of_table())
-        return extracted.clone(TransformPart, table=self.table, table_recipe=recipe, part=self.part)
+        return extracted.clone(TransformPart, table=self.table, layout_recipe=self.layout_recipe, part=self.part)
 
     def output(self) -> MarkerTarget:
         """The checkpoint."""
@@ -58,9 +62,7 @@ class StagePart(TableTask):
         assert extracted is not None  # noqa: S101
         member = extracted.member(self.of_table().member)
         assert member is not None  # noqa: S101
-        self.loads().stage_part(
-            self.key, self.of_table(), self.input().path, member_sha256=member.sha256, recipe=table_recipe(self.of_table())
-        )
+        self.loads().stage_part(self.key, self.of_table(), self.input().path, origin=Origin.of(member, self.layout_recipe))
 
 
 class StageTable(TableTask):
@@ -85,27 +87,39 @@ class StageTable(TableTask):
         self.require_recipe()
         loads, table, extracted = self.loads(), self.of_table(), self.extracted()
         member = extracted.member(table.member) if extracted else None
-        loads.open_import(self.key, table)
-        recipe = table_recipe(table)
-        if loads.keep_table(self.key, table, member_sha256=member.sha256 if member else None, recipe=recipe):
+        if not loads.open_import(self.key, table).is_open:
+            return  # another run has published it meanwhile
+        if extracted is None or member is None:
+            loads.keep_table(self.key, table, member_sha256=None, recipe="")
             return
-        assert extracted is not None and member is not None  # noqa: S101  # else it was carried over
-        try:
-            reading = reading_of(self.of_source(), table, member, extracted)
-        except RefusedError as error:
-            if error.holds_release:
-                loads.refuse(self.key, error)
-            raise
-        yield [self.clone(StagePart, part=part.number) for part in member.parts]
+        reading = self.reading(extracted, member)
+        recipe = layout_recipe(table, reading.layout)
+        if loads.keep_table(self.key, table, member_sha256=member.sha256, recipe=recipe):
+            return
+        origin = Origin.of(member, recipe)
+        loads.expect_parts(self.key, table, origin)
+        yield [self.clone(StagePart, layout_recipe=recipe, part=part.number) for part in member.parts]
         path = extracted.output().path / member.file
-        header = 0 if reading.header_line is None else 1
         loads.settle_table(
             self.key,
             table,
+            origin=origin,
             parts=len(member.parts),
-            records=member.lines - header,
+            records=member.lines - (0 if reading.header_line is None else 1),
             raw_lines=lambda numbers: raw_lines(path, member, numbers, reading.layout.encoding),
         )
+
+    def reading(self, extracted: ExtractArchive, member: Member) -> Reading:
+        """How the member is read; what cannot be read is refused, and its release held."""
+        try:
+            reading = reading_of(self.of_source(), self.of_table(), member, extracted)
+        except RefusedError as error:
+            if error.holds_release:
+                self.loads().refuse(self.key, error)
+            raise
+        for note in reading.notes:
+            log_event("transform.note", {"table": self.of_table().qualified, "note": note})
+        return reading
 
 
 class CheckRelease(ImportTask):

@@ -8,7 +8,7 @@ from pipeline.catalog.model import Source, Table
 from pipeline.errors import MemberError
 from pipeline.handoff import Member
 from pipeline.observe.events import log_event
-from pipeline.targets import FolderTarget
+from pipeline.targets import PartTarget
 from pipeline.tasks.base import PipelineTask, settings, table_of
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.transform.header import Reading
@@ -23,7 +23,7 @@ class TransformPart(PipelineTask):
     fingerprint = luigi.Parameter(description="what its validators gave at the probe")
     cut = luigi.Parameter(description="hash of the wanted members, the limits and the part size")
     table = luigi.Parameter(description="a table of the source")
-    table_recipe = luigi.Parameter(description="the table's own recipe")
+    layout_recipe = luigi.Parameter(description="the table's recipe with the layout that was chosen for the member")
     part = luigi.IntParameter(description="the part's number in the member")
     resources = {"cpu": 1}  # noqa: RUF012
 
@@ -31,10 +31,10 @@ class TransformPart(PipelineTask):
         """The member that the part is of."""
         return self.clone(ExtractArchive)
 
-    def output(self) -> FolderTarget:
+    def output(self) -> PartTarget:
         """``var/parts/<source>/<year>/<table>/<fingerprint>-<cut>-<recipe>/<part>/``."""
-        folder = self.folder("parts") / self.table / f"{self.fingerprint}-{self.cut}-{self.table_recipe}"
-        return FolderTarget(folder / f"{self.part:05d}", "report.json")
+        folder = self.folder("parts") / self.table / f"{self.fingerprint}-{self.cut}-{self.layout_recipe}"
+        return PartTarget(folder / f"{self.part:05d}")
 
     def run(self) -> None:
         """Transform the part."""
@@ -44,8 +44,7 @@ class TransformPart(PipelineTask):
         if member is None:
             raise MemberError(f"no {table.member} in {self.archive}", "the member that was there when it was cut", "run again")
         reading = reading_of(self.of_source(), table, member, extracted)
-        folder = self.output().path
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.output().prepare()
         transformer = DataTransformer(table, chunk_rows=settings().chunk_rows, on_event=log_event)
         transformer.transform_part(extracted.output().path / member.file, member, member.parts[self.part], reading, folder)
 

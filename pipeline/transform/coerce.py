@@ -137,6 +137,13 @@ def coerce_column(texts: pa.Array, column: Column) -> Coerced:
     return Coerced(pc.coalesce(fast, slow.values), slow.refusals)
 
 
+def declared_nulls(texts: pa.Array, column: Column) -> Mask:
+    """Which rows hold a text that the column declares to mean "no value" (``Pending``, ``12/30/1899``): NULL by that rule."""
+    trimmed = pc.utf8_trim(texts, characters=BLANKS)
+    found: Mask = pc.is_in(trimmed, value_set=pa.array([null for null in column.nulls if null], pa.string())).to_numpy(zero_copy_only=False)
+    return found
+
+
 def reader_of(column: Column) -> TextReader:
     """The function that reads one trimmed text of a column into its value or a :class:`Refusal`.
 

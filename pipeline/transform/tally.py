@@ -27,7 +27,7 @@ class Typed:
     Attributes:
         rows: the table's columns, typed; a refused value is NULL.
         refused: (column, reason) -> which rows are refused for it.
-        nulled: ``column:reason`` -> which rows have NULL there by the column's ``on_error``.
+        nulled: ``column:reason`` -> which rows have NULL there by the column's ``on_error``, or by its ``nulls`` (``declared``).
     """
 
     rows: pa.Table

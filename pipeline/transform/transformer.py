@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.catalog.model import Column, Table
 from pipeline.errors import AccountingError, CatalogError
 from pipeline.handoff import Member, OnEvent, Part, PartReport, ignore, read_json
-from pipeline.transform.coerce import Mask, Refusal, coerce_column, coerce_text, reader_of
+from pipeline.transform.coerce import Mask, Refusal, coerce_column, coerce_text, declared_nulls, reader_of
 from pipeline.transform.header import Reading
 from pipeline.transform.output import REPORT, PartFolder, Quarantined
 from pipeline.transform.reader import Chunk, read_delimited, read_fixed_width
@@ -235,6 +235,8 @@ class DataTransformer:
                 texts = given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
             coerced = coerce_column(texts, column)
             arrays[column.name] = coerced.values
+            if column.nulls:
+                nulled[column.name, "declared"] = declared_nulls(texts, column)
             target = nulled if column.on_error == "null" else refused
             for reason, mask in coerced.refusals.items():
                 target[column.name, reason] = mask

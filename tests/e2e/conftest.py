@@ -3,12 +3,10 @@
 import uuid
 
 import pytest
+from harness import BRISK, BUNDLE, HEARINGS, REAL, SampleServer, World, configuration, database, members
 
 from pipeline import services
-from harness import BUNDLE, HEARINGS, REAL, SampleServer, World, configuration, database, members
 
-#: Luigi's pace in tests: the shipped figures but for the pause before a retry.
-BRISK = {"worker.wait_interval": "0.2", "worker.wait_jitter": "0", "scheduler.retry_delay": "1", "scheduler.retry_count": "2"}
 #: Rows of the protests that the small bundle keeps.
 PROTESTS = 20_000
 

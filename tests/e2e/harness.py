@@ -40,6 +40,8 @@ TRAVIS = "travis/2019/Appraisal_Export.zip"
 #: Archives get this modification time: the same content offered again is the same release again.
 PUBLISHED_AT = 1_700_000_000
 COMMAND_TIMEOUT_S = 240
+#: Luigi's pace in tests: the shipped figures but for the pause before a retry.
+BRISK = {"worker.wait_interval": "0.2", "worker.wait_jitter": "0", "scheduler.retry_delay": "1", "scheduler.retry_count": "2"}
 #: Set by whoever starts the tests, and not for the processes of a world.
 FOREIGN = ("LUIGI_CONFIG_PATH", "DATABASE_URL", "HCAD_PIPELINE_RUN_ID", "HCAD_PIPELINE_TOKENS", "HCAD_PIPELINE_MIRROR", "PYTHONPATH")
 
@@ -108,7 +110,20 @@ class SampleServer:
         self.root, self._log = root, log
         root.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        self._server = script("sample_server").make_server(root, log_fd=self._descriptor)
+        module = script("sample_server")
+        self.failing: set[str] = set()
+        failing = self.failing
+
+        class Handler(module.SampleHandler):
+            """Answers GET with 503 where the test says so; HEAD stays right."""
+
+            def answer(self) -> None:
+                if self.command == "GET" and self.path in failing:
+                    self.respond_text(module.HTTPStatus.SERVICE_UNAVAILABLE)
+                else:
+                    super().answer()
+
+        self._server = module.make_server(root, log_fd=self._descriptor, handler=Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -133,6 +148,7 @@ class World:
     database_url: str
     luigid: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -165,6 +181,7 @@ class World:
     def environment(self, **more: str) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         return own | {
+            "PYTHONPATH": str(REPOSITORY),
             "LUIGI_CONFIG_PATH": str(self.config),
             "DATABASE_URL": self.database_url,
             "HCAD_PIPELINE_STATE": str(self.state),
@@ -175,9 +192,12 @@ class World:
     def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own; its output goes to files."""
         with open(self.home / "out", "w") as out, open(self.home / "err", "w") as err:
-            return subprocess.Popen(
-                command, env=self.environment(**more), cwd=self.home, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-            )
+            process = subprocess.Popen(
+                command, env=self.environment(**more), cwd=self.home, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
+            )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen[str], started: float, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
         """Wait for a command, and end its group if it does not end."""
@@ -250,12 +270,9 @@ class World:
         """The newest attempt's number: what comes later is of the next run."""
         return int(self.one("select coalesce(max(attempt_id), 0) from etl.task_attempt"))
 
-    def families(self, after: int = 0, table: str | None = None) -> set[str]:
-        """The tasks that were started since, of one table or of all."""
-        rows = self.sql(
-            "select distinct family from etl.task_attempt where attempt_id > %s and (%s is null or parameters->>'table' = %s)", after, table, table
-        )
-        return {family for (family,) in rows}
+    def families(self, after: int = 0) -> set[str]:
+        """The tasks that were started since."""
+        return {family for (family,) in self.sql("select distinct family from etl.task_attempt where attempt_id > %s", after)}
 
     def tables_of(self, family: str, after: int) -> set[str]:
         """The tables for which tasks of a family were started since."""
@@ -282,10 +299,12 @@ class World:
                 "gate markers": self.one("select count(*) from etl.checked"),
                 "open imports": self.one("select count(*) from etl.import where state = 'staging'"),
                 "advisory locks": self.one(
-                    "select count(*) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"
+                    """select count(*) from pg_locks l join pg_database d on d.oid = l.database
+                        where l.locktype = 'advisory' and d.datname = current_database()"""
                 ),
                 "sessions": self.sql(
-                    "select pid, query from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and application_name = 'hcad-pipeline'"
+                    """select pid, query from pg_stat_activity
+                        where datname = current_database() and application_name = 'hcad-pipeline' and pid <> pg_backend_pid()"""
                 ),
             }.items()
             if found
@@ -323,13 +342,35 @@ class World:
         path.write_text(text.replace(old, new))
 
     @contextmanager
+    def locked(self, table: str, mode: str) -> Iterator[None]:
+        """Hold a table lock, as another session would."""
+        with closing(connect(self.database_url)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"lock table {table} in {mode} mode")
+            yield
+
+    def until_waiting(self, process: subprocess.Popen[str], table: str, sessions: int = 1) -> None:
+        """Wait until so many sessions of a command wait for a lock of this table."""
+
+        def waiting() -> bool:
+            assert process.poll() is None, (self.home / "out").read_text() + (self.home / "err").read_text() + self.logs()
+            return bool(self.one("select count(*) from pg_locks where not granted and relation = %s::regclass", table) == sessions)
+
+        wait_until(waiting)
+
+    @contextmanager
     def copy(self, home: Path, server: sa.URL, settings: Mapping[str, str] | None = None) -> Iterator[World]:
         """The same world again, its database and state folder included."""
         name = sa.make_url(self.database_url).database
         with database(server, name) as url:
             shutil.copytree(self.home, home)
             shutil.copytree(self.bundle, self.server.root / home.name)
-            yield World(home, self.server, url, self.luigid, self.settings if settings is None else settings)
+            world = World(home, self.server, url, self.luigid, self.settings if settings is None else settings)
+            try:
+                yield world
+            finally:
+                for process in world.started:
+                    if process.poll() is None:
+                        kill_group(process)
 
 
 def configuration(state: Path, settings: Mapping[str, str]) -> str:

@@ -40,7 +40,9 @@ def longer(line):
 def quarantined(world, table):
     """Line, raw text, reasons of the newest import."""
     return world.sql(
-        "select line, raw, reasons from etl.quarantine where table_name = %s and import_id = (select max(import_id) from etl.import) order by line", table
+        """select line, raw, reasons from etl.quarantine
+            where table_name = %s and import_id = (select max(import_id) from etl.import) order by line""",
+        table,
     )
 
 
@@ -142,7 +144,8 @@ def test_unbalanced_quote_loses_no_row_and_no_character(world):
         tuple(field.strip(" ") or None for field in line.decode("cp1252").rstrip("\r\n").split("\t")) for line in edited
     )
     assert Counter(world.sql("select cd, grp_cd, dscr from hcad.real_neighborhood_code")) == expected
-    assert len([text for (text,) in world.sql("select dscr from hcad.real_neighborhood_code where dscr like '%%\"%%'") if text.count('"') == 1]) >= 3
+    quoted = world.sql("select dscr from hcad.real_neighborhood_code where dscr like %s", '%"%')
+    assert len([text for (text,) in quoted if text.count('"') == 1]) >= 3
     assert quarantined(world, "real_neighborhood_code") == []
     assert world.written("real_neighborhood_code") == (0, 3, 0)
 

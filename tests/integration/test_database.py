@@ -105,3 +105,11 @@ def test_attempt_that_succeeded_on_a_retry_is_no_failure(ready):
                 [run, task, task, outcome],
             )
     assert [(failure.family, failure.exit_code) for failure in runs.failed_attempts(ready, run)] == [("b", 31)]
+
+
+@pytest.mark.fault(65)
+def test_role_without_privileges_and_read_only_server_are_told_apart_from_bugs(ready):
+    with pytest.raises(ConfigurationError, match="permission denied"), transaction(ready) as cursor:
+        cursor.execute("create role no_one; set local role no_one; create schema mine")
+    with pytest.raises(ConfigurationError, match="read-only"), transaction(ready) as cursor:
+        cursor.execute("set transaction read only; create schema mine")

@@ -1,11 +1,15 @@
 """Publishing: only what differs is written, each write is remembered, and it can all be taken back."""
 
+import dataclasses
+import threading
 from collections import Counter
 from decimal import Decimal
 
 import pytest
-from conftest import FEATURE, OWNER
+from county import FEATURE, ORIGIN, OWNER
 
+from pipeline.catalog.model import Gate
+from pipeline.database.engine import transaction
 from pipeline.errors import GateRefused, ReleaseHeld, RollbackRefused, StagingStale
 
 A = [("1", "ANN", Decimal("10.00")), ("2", "BOB", Decimal("20.00")), ("3", None, None)]
@@ -155,6 +159,7 @@ def test_gate_refuses_before_anything_is_visible_and_accept_publishes_what_was_s
         world.loads.open_import(key, OWNER)
     (refused,) = world.rows("select import_id from etl.import where state = 'refused'")[0]
     world.loads.accept_import(refused, reason="the district merged accounts")
+    world.loads.check_release(key, strict)
     world.loads.publish(key, strict)
     assert world.rows("select count(*) from county.owner") == [(2,)]
     assert world.rows("select action, reason from etl.decision") == [("accept", "the district merged accounts")]
@@ -166,7 +171,7 @@ def test_staging_whose_base_moved_starts_again(world):
     world.stage(late, OWNER, [B])
     world.publish("c", A[:1], POOLS)
     with pytest.raises(StagingStale):
-        world.loads.stage_part(late, FEATURE, world.part(FEATURE, POOLS), member_sha256="m", recipe="t1")
+        world.loads.stage_part(late, FEATURE, world.part(FEATURE, POOLS), origin=ORIGIN)
     world.publish("b", B, POOLS)
     assert world.rows("select acct from county.owner order by 1") == [("1",), ("3",), ("4",)]
 
@@ -198,3 +203,67 @@ def test_values_survive_copy_and_history_byte_for_byte(world):
     world.loads.rollback_import(world.rows("select max(import_id) from etl.import")[0][0])
     assert world.hashes() == before
     assert Counter(world.rows("select acct, name, value from county.owner")) == Counter(rows)
+
+
+def test_acceptance_outlives_the_staging_that_was_refused(world):
+    strict = dataclasses.replace(world.county, gate=Gate({"owner": 3}, 1.0, 1.0))
+    key = world.key("b")
+    for table, rows in ((OWNER, B[:2]), (FEATURE, POOLS)):
+        world.stage(key, table, [rows])
+    with pytest.raises(GateRefused):
+        world.loads.check_release(key, strict)
+    world.publish("c", A, POOLS)
+    world.loads.accept_import(1, reason="looked at")
+    with pytest.raises(StagingStale):
+        world.loads.publish(key, strict)
+    for table, rows in ((OWNER, B[:2]), (FEATURE, POOLS)):
+        world.stage(key, table, [rows])
+    world.loads.check_release(key, strict)
+    world.loads.publish(key, strict)
+    assert world.rows("select count(*) from county.owner") == [(2,)]
+
+
+def test_late_task_does_not_reopen_what_is_current(world):
+    world.publish("a", A, POOLS)
+    assert world.loads.open_import(world.key("a"), OWNER).state == "published"
+    world.loads.refuse(world.key("a"), GateRefused("late", "nothing", "nothing"))
+    assert world.rows("select state from etl.import") == [("published",)]
+    assert world.leftovers() == ([], [0, 0, 0])
+
+
+@pytest.mark.fault(61)
+def test_publishers_and_a_rollback_at_once_do_not_deadlock(world):
+    world.publish("a", A, POOLS)
+    for name, owners in (("b", B), ("c", A), ("d", B)):
+        key, outcomes = world.key(name), []
+        for table, rows in ((OWNER, owners), (FEATURE, POOLS)):
+            world.stage(key, table, [rows])
+        world.loads.check_release(key, world.county)
+        current = world.rows("select import_id from etl.import where state = 'published'")[0][0]
+
+        def attempt(work, *arguments, outcomes=outcomes):
+            try:
+                outcomes.append(work(*arguments))
+            except (StagingStale, RollbackRefused) as error:
+                outcomes.append(error)
+
+        work = [(world.loads.publish, key, world.county)] * 2 + [(world.loads.rollback_import, current)]
+        threads = [threading.Thread(target=attempt, args=arguments) for arguments in work]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(outcomes) == 3
+        assert world.rows("select count(*) from etl.import where state = 'published'")[0][0] <= 1
+        if world.rows("select count(*) from etl.import where state = 'published'") == [(0,)]:
+            world.publish(f"{name}2", A, POOLS)
+
+
+def test_column_that_the_user_added_and_postgresql_computes_survives_a_rollback(world):
+    world.publish("a", A, POOLS)
+    with transaction(world.engine) as cursor:
+        cursor.execute("alter table county.owner add column loud text generated always as (upper(name) || '!') stored")
+    before = world.rows("select * from county.owner order by acct")
+    world.publish("b", B, POOLS)
+    world.loads.rollback_import(2)
+    assert world.rows("select * from county.owner order by acct") == before

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from conftest import OWNER, text
+from county import OWNER, text
 
 from pipeline.catalog.model import ColumnType, Index
 from pipeline.database.engine import transaction
@@ -81,3 +81,38 @@ def test_reader_that_holds_the_table_open_delays_a_new_column_and_then_stops_it(
         with pytest.raises(DatabaseUnavailable, match="lock timeout"):
             ensure_live(world.engine, dataclasses.replace(OWNER, columns=(*OWNER.columns, text("note"))), 2025)
     assert "note" not in dict(columns(world))
+
+
+@pytest.mark.fault(66)
+def test_column_that_left_the_schema_file_is_refused_with_a_plan_and_a_users_own_is_not(world):
+    world.publish("a", [("1", "ANN", None)], [("1", "POOL")])
+    with transaction(world.engine) as cursor:
+        cursor.execute("alter table county.owner add column remark text")
+    narrower = dataclasses.replace(OWNER, columns=(OWNER.columns[0], OWNER.columns[2]))
+    with pytest.raises(ShapeError, match="drop column name") as caught:
+        ensure_live(world.engine, narrower, 2025)
+    assert "remark" not in str(caught.value)
+    with transaction(world.engine) as cursor:
+        cursor.execute("alter table county.owner drop column name")
+    ensure_live(world.engine, narrower, 2025)
+
+
+def test_history_without_its_table_is_named_and_nothing_is_made(world):
+    ensure_live(world.engine, OWNER, 2025)
+    with transaction(world.engine) as cursor:
+        cursor.execute("drop table county.owner")
+    with pytest.raises(ShapeError, match="history.county_owner"):
+        ensure_live(world.engine, OWNER, 2025)
+    assert columns(world) == []
+
+
+def test_tax_years_of_a_source_do_not_wait_for_each_other(world, monkeypatch):
+    indexed = dataclasses.replace(OWNER, indexes=(Index(("name",)),))
+    for year in (2024, 2025):
+        ensure_live(world.engine, indexed, year)
+    monkeypatch.setattr("pipeline.load.shape.LOCK_TIMEOUT", "200ms")
+    with transaction(world.engine) as publisher:
+        publisher.execute(
+            "insert into county.owner (tax_year, acct, import_id, row_hash) values (2024, '1', 1, '00000000000000000000000000000000')"
+        )
+        ensure_live(world.engine, indexed, 2025)

@@ -4,20 +4,20 @@ import threading
 from decimal import Decimal
 
 import pytest
-from conftest import FEATURE, OWNER
+from county import FEATURE, ORIGIN, OWNER
 
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.errors import AccountingError, DatabaseUnavailable, FencedOut, StagingStale
 from pipeline.handoff import PartReport, read_json, write_json
-from pipeline.load.checkpoints import Resume
+from pipeline.load.checkpoints import Origin, Resume
 from pipeline.load.manager import LoadManager
 
 ROWS = [("1", "ANN", Decimal("10.00")), ("2", "BOB", None)]
 
 
 def stage(world, key, folder, loads=None):
-    return (loads or world.loads).stage_part(key, OWNER, folder, member_sha256="m1", recipe="t1")
+    return (loads or world.loads).stage_part(key, OWNER, folder, origin=ORIGIN)
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def test_connection_lost_in_a_part_leaves_neither_rows_nor_checkpoint(world, key
 def test_settling_without_all_parts_is_refused(world, key):
     stage(world, key, world.part(OWNER, ROWS))
     with pytest.raises(StagingStale, match="1 of 2 parts"):
-        world.loads.settle_table(key, OWNER, parts=2, records=2, raw_lines=lambda numbers: {})
+        world.settle(key, OWNER, parts=2, records=2)
 
 
 def test_records_that_do_not_add_up_stop_before_publication(world, key):
     stage(world, key, world.part(OWNER, ROWS))
     with pytest.raises(AccountingError, match="3 records in the member, 2 read"):
-        world.loads.settle_table(key, OWNER, parts=1, records=3, raw_lines=lambda numbers: {})
+        world.settle(key, OWNER, parts=1, records=3)
 
 
 def test_report_that_lies_about_its_rows_stages_nothing(world, key):
@@ -146,3 +146,40 @@ def test_two_opens_at_once_give_one_import(world):
     for thread in threads:
         thread.join()
     assert len(results) == 6 and len(set(results)) == 1
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize("other", [Origin("m1", "t1", "c2"), Origin("m1", "t2", "c1"), Origin("m2", "t1", "c1")])
+def test_parts_of_another_cut_recipe_or_member_are_taken_back_and_never_mixed(world, key, other):
+    stage(world, key, world.part(OWNER, ROWS, quarantined=['{"line": 3, "raw": "x", "reasons": {}}']))
+    with pytest.raises(StagingStale, match="0 of 1 parts"):
+        world.settle(key, OWNER, parts=1, records=3, origin=other)
+    assert world.loads.expect_parts(key, OWNER, ORIGIN) == 0
+    assert world.loads.expect_parts(key, OWNER, other) == 1
+    assert world.rows("select count(*) from etl_staging.i1_owner_keys") == [(0,)]
+    assert world.rows("select count(*) from etl.quarantine") == [(0,)]
+    assert world.stage(key, OWNER, [ROWS[:1], ROWS[1:]], origin=other).rows_loaded == 2
+
+
+def test_settling_twice_or_at_once_is_settling_once(world, key):
+    repeated = [("1", "ANN", None), ("1", "ANN", None), ("1", "EVE", None)]
+    stage(world, key, world.part(OWNER, repeated))
+    results, threads = [], []
+    for _ in range(3):
+        threads.append(threading.Thread(target=lambda: results.append(world.settle(key, OWNER, parts=1, records=3))))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    results.append(world.settle(key, OWNER, parts=1, records=3))
+    assert len(results) == 4
+    assert {(done.rows_loaded, done.duplicate, done.quarantined) for done in results} == {(1, 1, 1)}
+    assert world.rows("select count(*) from etl.quarantine") == [(1,)]
+
+
+def test_nulled_values_are_counted_over_all_parts_into_the_ledger(world, key):
+    for number in range(2):
+        folder = world.part(OWNER, ROWS, part=number, first_line=1 + 2 * number)
+        report = read_json(folder / "report.json")
+        write_json(folder / "report.json", PartReport.from_json(report | {"nulled": {"value:declared": 1, f"name:{number}": 2}}))
+        stage(world, key, folder)
+    assert world.settle(key, OWNER, parts=2, records=4).nulled == {"value:declared": 2, "name:0": 2, "name:1": 2}

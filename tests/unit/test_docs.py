@@ -79,7 +79,9 @@ def test_every_exit_code_is_in_the_readme():
     assert {code for row in rows for code in row.split(", ")} == codes
 
 
-@pytest.mark.parametrize("variable", ["DATABASE_URL", "LUIGI_CONFIG_PATH", BINDIR_VARIABLE, configuration.STATE, configuration.PROFILE, configuration.MIRROR])
+@pytest.mark.parametrize(
+    "variable", ["DATABASE_URL", "LUIGI_CONFIG_PATH", BINDIR_VARIABLE, configuration.STATE, configuration.PROFILE, configuration.MIRROR]
+)
 def test_every_variable_is_documented(variable):
     assert f"`{variable}`" in OPERATIONS
 

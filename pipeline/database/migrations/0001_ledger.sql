@@ -96,11 +96,21 @@ create table etl.import_table (
     inserted       bigint not null,
     updated        bigint not null,
     deleted        bigint not null,
+    nulled         jsonb not null,
     seconds        double precision not null,
     primary key (import_id, table_name),
     constraint every_row_accounted_for check (rows_read = rows_loaded + quarantined + duplicate + filtered)
 );
 comment on table etl.import_table is 'What a published import made of each table; rows_read = rows_loaded + quarantined + duplicate + filtered';
+comment on column etl.import_table.nulled is 'Values that became NULL by a declared rule, counted by column:rule';
+
+create table etl.live_column (
+    source       text not null,
+    table_name   text not null,
+    column_name  text not null,
+    primary key (source, table_name, column_name)
+);
+comment on table etl.live_column is 'The columns of live tables that the pipeline made; others are the user''s own';
 
 create table etl.gate_result (
     import_id   bigint not null references etl.import,
@@ -142,11 +152,13 @@ create unlogged table etl.checkpoint (
     part           integer not null,
     member_sha256  text not null,
     recipe         text not null,
+    cut            text not null,
     rows_read      bigint not null,
     rows_staged    bigint not null,
     quarantined    bigint not null,
     duplicate      bigint not null,
     filtered       bigint not null,
+    nulled         jsonb not null,
     seconds        double precision not null,
     staged_at      timestamptz not null default clock_timestamp(),
     primary key (import_id, table_name, part)
@@ -166,6 +178,7 @@ create unlogged table etl.staged_table (
     conflicting    bigint not null,
     duplicate      bigint not null,
     filtered       bigint not null,
+    nulled         jsonb not null,
     seconds        double precision not null,
     primary key (import_id, table_name)
 );

@@ -1,0 +1,180 @@
+"""The exit codes of `hcad-pipeline run` and of plain `luigi`, each brought about for real."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import sqlalchemy as sa
+from harness import BRISK, REAL, children, group_members
+
+SYNC = ("--source", "hcad", "--year", "2025")
+NOWHERE = "http://127.0.0.1:9/"
+
+
+def change(world):
+    """Offer something new, so that a run has work to do."""
+    *rows, header = world.offered(REAL)["real_mnrl.txt"].splitlines(keepends=True)
+    world.offer(REAL, world.offered(REAL) | {"real_mnrl.txt": b"".join([*rows[1:], header])})
+
+
+@pytest.fixture
+def blocked(world):
+    """A run that waits in its first task for as long as the test holds a lock; ended with the test."""
+    change(world)
+    with world.locked("etl.release", "exclusive"):
+        started = time.monotonic()
+        process = world.start(*world.pipeline("run", "--scheduler-url", world.luigid, *SYNC))
+        world.until_waiting(process, "etl.release")
+        yield process, started
+
+
+
+def test_done_is_0_for_both(world):
+    change(world)
+    assert world.luigi("SyncSource", *SYNC).code == 0
+    assert world.run(*SYNC).code == 0
+    assert world.hashes()["hcad.real_mnrl.2025"][0] == 7_261
+
+
+@pytest.mark.fault(7)
+def test_failing_download_is_30_for_both_and_the_next_run_goes_on(world):
+    world.configure(BRISK | {"download.max_retries": "0"})
+    change(world)
+    before = world.hashes()
+    path = f"/{world.home.name}/{REAL}"
+    world.server.failing.add(path)
+    try:
+        assert world.luigi("SyncSource", *SYNC).code == 30
+        # luigid has shut the task out by now; a run has it forgiven, and tries.
+        done = world.run(*SYNC)
+        assert (done.code, "E_DOWNLOAD" in done.text) == (30, True), done.text
+        assert world.hashes() == before
+    finally:
+        world.server.failing.discard(path)
+    assert world.run(*SYNC).code == 0
+    assert world.hashes() != before
+
+
+def test_refused_data_is_31_for_run_and_30_for_plain_luigi(world):
+    world.offer(REAL, b"<html>not a zip</html>" * 100)
+    assert world.luigi("SyncSource", *SYNC).code == 30
+    assert world.run(*SYNC).code == 31
+
+
+def test_year_that_is_not_published_is_20_and_no_failure_of_luigi(world):
+    (world.bundle / REAL).unlink()
+    before = world.currents()
+    done = world.run(*SYNC)
+    assert (done.code, "has not published 2025 yet" in done.text) == (20, True), done.text
+    assert world.luigi("SyncSource", *SYNC).code == 0
+    assert world.currents() == before
+
+
+@pytest.mark.fault(63)
+def test_second_run_at_once_is_10_and_names_the_first(world, blocked):
+    process, _ = blocked
+    second = world.home / "second"
+    with open(second, "w") as out:
+        command = world.pipeline("run", "--scheduler-url", world.luigid, *SYNC)
+        code = subprocess.run(command, env=world.environment(), stdout=out, stderr=out, timeout=60, check=False).returncode
+    said = second.read_text()
+    assert (code, "E_LOCKED" in said, f"pid {process.pid} " in said) == (10, True, True), said
+    assert world.sql("select outcome, exit_code from etl.run order by run_id desc limit 1") == [("failed", 10)]
+    assert process.poll() is None
+
+
+@pytest.mark.fault(63)
+def test_first_run_is_not_disturbed_by_the_second(world):
+    change(world)
+    with world.locked("etl.release", "exclusive"):
+        started = time.monotonic()
+        first = world.start(*world.pipeline("run", "--scheduler-url", world.luigid, *SYNC))
+        world.until_waiting(first, "etl.release")
+        number = world.one("select max(run_id) from etl.run")
+        command = world.pipeline("run", "--scheduler-url", world.luigid, *SYNC)
+        assert subprocess.run(command, env=world.environment(), capture_output=True, timeout=60, check=False).returncode == 10
+    assert world.finish(first, started).code == 0
+    assert world.sql("select outcome, exit_code from etl.run where run_id = %s", number) == [("done", 0)]
+    assert world.leftovers() == {}
+
+
+@pytest.mark.fault(63)
+def test_same_plain_luigi_command_twice_at_once_is_10(world):
+    change(world)
+    command = world.luigi_command("SyncSource", *SYNC)
+    with world.locked("etl.release", "exclusive"):
+        started = time.monotonic()
+        first = world.start(*command)
+        world.until_waiting(first, "etl.release")
+        second = subprocess.run(command, env=world.environment(), cwd=world.home, capture_output=True, timeout=60, check=False)
+        assert second.returncode == 10, second.stderr
+    assert world.finish(first, started).code == 0
+
+
+@pytest.mark.fault(72)
+def test_unreachable_scheduler_is_30_at_once_for_run(world):
+    done = world.do(*world.pipeline("run", "--scheduler-url", NOWHERE, *SYNC))
+    assert (done.code, "E_SCHEDULER" in done.text) == (30, True), done.text
+    assert done.seconds < 20
+    assert world.leftovers() == {}
+
+
+@pytest.mark.fault(72)
+def test_unreachable_scheduler_is_40_for_plain_luigi(world):
+    # Luigi asks three times, 30 s apart, where nobody says otherwise.
+    world.configure(BRISK | {"core.rpc-retry-attempts": "1", "core.rpc-retry-wait": "1"})
+    world.luigid = NOWHERE
+    assert world.luigi("SyncSource", *SYNC).code == 40
+
+
+@pytest.mark.fault(58)
+def test_unreachable_database_is_30_for_run_and_no_success_of_plain_luigi(world):
+    url = sa.make_url("postgresql://nobody:canary@127.0.0.1:9/none").render_as_string(hide_password=False)
+    done = world.run(*SYNC, DATABASE_URL=url)
+    assert (done.code, "E_DATABASE" in done.text) == (30, True), done.text
+    # The probe's file tells plain luigi what was offered; whether that is published, only the database knows.
+    as_of = world.one("select to_char(max(as_of) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24MISS') from etl.run")
+    plain = world.luigi("SyncSource", *SYNC, "--as-of", as_of, DATABASE_URL=url)
+    assert plain.code == 35, plain.text
+    for name in ("out", "err"):
+        assert "canary" not in (world.home / name).read_text()
+
+
+@pytest.mark.fault(72)
+def test_tasks_refuse_to_start_without_our_configuration_and_say_how(world):
+    empty = world.home / "empty.cfg"
+    empty.write_text("[core]\nautoload_range = false\n")
+    done = world.do(*world.luigi_command("SyncSource", *SYNC), LUIGI_CONFIG_PATH=str(empty))
+    assert done.code != 0
+    assert "LUIGI_CONFIG_PATH=config/luigi.cfg" in done.text
+
+
+@pytest.mark.fault(56)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_ends_the_whole_group_within_seconds_with_30(world, blocked, number):
+    process, started = blocked
+    (luigi,) = children(process.pid)
+    assert group_members(luigi)
+    told = time.monotonic()
+    os.kill(process.pid, number)
+    done = world.finish(process, started, 30)
+    assert time.monotonic() - told < 15
+    assert (done.code, "E_INTERRUPTED" in done.text, signal.Signals(number).name in done.text) == (30, True, True), done.text
+    assert group_members(luigi) == []
+    assert world.sql("select outcome, exit_code from etl.run order by run_id desc limit 1") == [("failed", 30)]
+    assert world.one("select count(*) from etl.task_attempt where outcome = 'running'") == 0
+
+
+@pytest.mark.fault(56)
+def test_run_after_an_interrupted_one_goes_on(world):
+    change(world)
+    with world.locked("etl.release", "exclusive"):
+        started = time.monotonic()
+        process = world.start(*world.pipeline("run", "--scheduler-url", world.luigid, "--timeout", "4", *SYNC))
+        done = world.finish(process, started, 40)
+        assert (done.code, "E_INTERRUPTED" in done.text) == (30, True), done.text
+    assert world.run(*SYNC).code == 0
+    assert world.hashes()["hcad.real_mnrl.2025"][0] == 7_261
+    assert world.leftovers() == {}
