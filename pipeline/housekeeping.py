@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from pipeline.database.engine import transaction
+from pipeline.releases import archive_files
 
 #: Releases whose archives are kept, the current one among them; members only of the current one.
 KEPT_RELEASES = 2
@@ -38,12 +39,14 @@ def sweep(engine: Engine, state: Path, source: str, year: int) -> int:
         cursor.execute("select state from etl.import where source = %s and tax_year = %s", [source, year])
         states = {row[0] for row in cursor.fetchall()}
         cursor.execute(NEWEST, {"source": source, "year": year, "limit": KEPT_RELEASES})
-        releases = [{f"{archive}-{fingerprint}" for archive, fingerprint in row[0].items()} for row in cursor.fetchall()]
+        releases: list[dict[str, str]] = [row[0] for row in cursor.fetchall()]
     if "published" not in states or "staging" in states or not releases:
         return 0
     freed = _remove(state / "parts" / source / str(year), set())
-    freed += _remove(state / "members" / source / str(year), releases[0])
-    return freed + _remove(state / "archives" / source / str(year), set().union(*releases))
+    members = {f"{archive}-{fingerprint}" for archive, fingerprint in releases[0].items()}
+    freed += _remove(state / "members" / source / str(year), members)
+    archives = {name for release in releases for archive, fingerprint in release.items() for name in archive_files(archive, fingerprint)}
+    return freed + _remove(state / "archives" / source / str(year), archives)
 
 
 def _remove(folder: Path, kept: set[str]) -> int:

@@ -1,7 +1,9 @@
-"""The probe's files: what a source offered, when.
+"""The probe's files: what a source offered, when, and what identifies each archive of it.
 
-``var/releases/<source>/<year>/<as_of>.json`` is one probe, ``release-<hash>.json`` beside it the release that it saw. Both are
-plain JSON for a person to read; the ledger has the same.
+``var/releases/<source>/<year>/<as_of>.json`` is one probe, ``release-<hash>.json`` the release that it saw, in the folder of the
+tax year that was taken, and ``confirmed-<hash>.json`` beside it what was fetched of it. All are plain JSON for a person to
+read; the ledger has the release, too. ``altered.json`` lists archives whose bytes changed although their validators did not: the
+next probe gives them an identity of their own, so that they make a release like any other.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigurationError
@@ -18,6 +20,53 @@ from pipeline.handoff import read_json, write_json
 
 #: ``as_of`` in file names: sorts by time, and stands in no shell's way.
 AS_OF_FORMAT = "%Y-%m-%dT%H%M%SZ"
+
+
+#: In the text of an identity: before the edition, and before the fallback's fingerprint.
+EDITION_MARK, FALLBACK_MARK = "~", "+"
+
+
+@dataclass(frozen=True)
+class ArchiveIdentity:
+    """What identifies an archive in a release: ``fingerprint[~edition][+fallback]`` as text.
+
+    Attributes:
+        fingerprint: what its validators gave at the probe.
+        edition: the first digits of its sha256, where other bytes came under the same validators before.
+        fallback: the fingerprint of the file that stands in when it is bad; None: there is none.
+    """
+
+    fingerprint: str
+    edition: str | None = None
+    fallback: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ArchiveIdentity:
+        """Read an identity back."""
+        own, _, fallback = text.partition(FALLBACK_MARK)
+        fingerprint, _, edition = own.partition(EDITION_MARK)
+        return cls(fingerprint, edition or None, fallback or None)
+
+    @property
+    def own(self) -> ArchiveIdentity:
+        """That of the archive alone, without its fallback: what is downloaded first."""
+        return replace(self, fallback=None)
+
+    def __str__(self) -> str:
+        edition = f"{EDITION_MARK}{self.edition}" if self.edition else ""
+        fallback = f"{FALLBACK_MARK}{self.fallback}" if self.fallback else ""
+        return f"{self.fingerprint}{edition}{fallback}"
+
+
+def archive_file(archive: str, identity: ArchiveIdentity, *, is_fallback: bool = False) -> str:
+    """The file name of a downloaded archive, or of the one that stands in for it."""
+    return f"{archive}.fallback-{identity.fallback}" if is_fallback else f"{archive}-{identity.own}"
+
+
+def archive_files(archive: str, fingerprint: str) -> set[str]:
+    """The file names of all that an archive of a release may have been downloaded as."""
+    identity = ArchiveIdentity.parse(fingerprint)
+    return {archive_file(archive, identity)} | ({archive_file(archive, identity, is_fallback=True)} if identity.fallback else set())
 
 
 def probe_path(state: Path, source: str, year: int, as_of: dt.datetime) -> Path:
@@ -61,3 +110,31 @@ class Release:
         if not path.is_file():
             raise ConfigurationError(f"no file {path}", "a release that a probe has seen", "run SyncSource, which probes first")
         return cls(**read_json(path))
+
+
+EDITION_DIGITS = 8
+
+
+def with_editions(state: Path, source: str, year: int, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """The identities that a probe saw, with the edition of each archive that was found altered."""
+    altered = _altered(state, source, year)
+    found = {}
+    for archive, text in fingerprints.items():
+        identity = ArchiveIdentity.parse(text)
+        sha256 = altered.get(f"{archive}-{identity.fingerprint}")
+        found[archive] = str(replace(identity, edition=sha256[:EDITION_DIGITS]) if sha256 else identity)
+    return found
+
+
+def note_altered(state: Path, source: str, year: int, archive: str, fingerprint: str, sha256: str) -> None:
+    """Note that other bytes came under the same validators."""
+    write_json(_altered_path(state, source, year), _altered(state, source, year) | {f"{archive}-{fingerprint}": sha256})
+
+
+def _altered(state: Path, source: str, year: int) -> dict[str, str]:
+    path = _altered_path(state, source, year)
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _altered_path(state: Path, source: str, year: int) -> Path:
+    return state / "releases" / source / str(year) / "altered.json"

@@ -16,9 +16,7 @@ from pipeline.download.listing import ListedYear, Listing
 from pipeline.download.probe import Probe
 from pipeline.download.redact import redact
 from pipeline.errors import DownloadRefused, ReleaseChanged
-
-#: Between the fingerprint of an archive and that of its fallback: the pair is the archive's identity in the release.
-FALLBACK_MARK = "+"
+from pipeline.releases import ArchiveIdentity
 
 
 class Downloads(Protocol):
@@ -65,7 +63,7 @@ class YearOffer:
         for name, probe in self.archives.items():
             if probe.fingerprint is not None:
                 fallback = self.fallbacks.get(name)
-                found[name] = with_fallback(probe.fingerprint, fallback.fingerprint if fallback else None)
+                found[name] = str(ArchiveIdentity(probe.fingerprint, fallback=fallback.fingerprint if fallback else None))
         return found
 
 
@@ -77,17 +75,6 @@ class Choice:
     asked: int
     considered: tuple[YearOffer, ...]
     taken: YearOffer | None
-
-
-def with_fallback(fingerprint: str, fallback: str | None) -> str:
-    """The identity of an archive and the file that stands in for it."""
-    return fingerprint if fallback is None else f"{fingerprint}{FALLBACK_MARK}{fallback}"
-
-
-def split_fallback(fingerprint: str) -> tuple[str, str | None]:
-    """The archive's own fingerprint, and its fallback's where there is one."""
-    own, _, fallback = fingerprint.partition(FALLBACK_MARK)
-    return own, fallback or None
 
 
 def choose(downloads: Downloads, source: Source, asked: int) -> Choice:

@@ -13,8 +13,9 @@ from pipeline.catalog import load_source
 from pipeline.catalog.model import Source
 from pipeline.download import DownloadManager, fingerprint
 from pipeline.download.listing import Listing
-from pipeline.download.offer import Places, choose, split_fallback, survey, with_fallback
+from pipeline.download.offer import Places, choose, survey
 from pipeline.errors import AddressRefused, DownloadRefused, ListingError, ReleaseChanged
+from pipeline.releases import ArchiveIdentity, archive_files
 
 DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
 UPDATED = "September 20, 2026"
@@ -153,10 +154,11 @@ def test_identity_of_an_archive_with_a_fallback_is_of_both_files(make: Make, pub
     source = make(roll='fallback = "{year}/Roll_Oct.zip"')
     publish("/roll/2026/Roll.zip", b"PK new")
     alone = survey(manager, source, 2026).fingerprints["roll"]
-    assert split_fallback(alone) == (fingerprint(None, DAY, 6), None)
+    assert alone == fingerprint(None, DAY, 6)
     publish("/roll/2026/Roll_Oct.zip", b"PK october")
     both = survey(manager, source, 2026).fingerprints["roll"]
-    assert split_fallback(both) == (alone, fingerprint(None, DAY, 10)) and both == with_fallback(*split_fallback(both))
+    assert ArchiveIdentity.parse(both) == ArchiveIdentity(alone, None, fingerprint(None, DAY, 10))
+    assert archive_files("roll", both) == {f"roll-{alone}", f"roll.fallback-{fingerprint(None, DAY, 10)}"}
     publish("/roll/2026/Roll_Oct.zip", b"PK october, again")
     assert survey(manager, source, 2026).fingerprints["roll"] != both
 
