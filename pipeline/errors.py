@@ -153,6 +153,12 @@ class ChecksumMismatch(RefusedError):
     code = "E_CHECKSUM"
 
 
+class ArchiveAltered(RefusedError):
+    """The server sends other bytes than before under the same validators."""
+
+    code = "E_ALTERED"
+
+
 class NotAnArchive(RefusedError):
     """The body is something else (an HTML page, say) under an archive's name."""
 

@@ -28,7 +28,8 @@ class Receipt:
     """What a download brought: the archive's bytes and the validators they came with.
 
     ``file`` is the archive's name in the receipt's own folder, ``bytes`` its length, ``fingerprint`` the identity that
-    the validators give (see ``pipeline.download.fingerprint``).
+    the validators give (see ``pipeline.download.fingerprint``). ``requests_made`` counts redirects and what the server
+    refused; ``attempts`` does not count redirects. ``resumed_bytes`` were there from attempts that broke off, and not sent again.
     """
 
     url: str
@@ -40,11 +41,18 @@ class Receipt:
     last_modified: str | None
     requests_made: int
     fetched_at: str
+    attempts: int = 1
+    resumed_bytes: int = 0
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read a receipt back."""
         return cls(**document)
+
+
+def receipt_path(archive: Path) -> Path:
+    """Where an archive's receipt lies: beside it."""
+    return archive.with_name(f"{archive.name}.receipt.json")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
-from pipeline.handoff import Manifest, Receipt, read_json
+from pipeline.handoff import Manifest, Receipt, read_json, receipt_path
 
 
 class FileTarget(luigi.Target):
@@ -111,7 +111,7 @@ class ArchiveTarget(luigi.Target):
     """
 
     def __init__(self, path: Path, *, may_be_bad: bool = False) -> None:
-        self.path, self.receipt = path, path.with_name(f"{path.name}.receipt.json")
+        self.path, self.receipt = path, receipt_path(path)
         self.bad, self.distrusted = path.with_name(f"{path.name}.bad.json"), path.with_name(f"{path.name}.distrusted.json")
         self.may_be_bad = may_be_bad
 

@@ -1,8 +1,10 @@
 """Which addresses a download may lead to.
 
-A URL is http or https, and every address that its host resolves to is a global one or lies in a network that the source
-allows. The same is asked again of the address that the socket was in fact connected to, before a byte is sent, so that a
-name which resolves differently a moment later gains nothing. A chain that was https once never goes on over http.
+A URL is https, and every address that its host resolves to is a global one or lies in a network that the source allows.
+Plain http is for networks that the source allows by name, where it is the source's own business, and elsewhere only when
+it is allowed altogether. The same is asked again of the address that the socket was in fact connected to, before a byte is
+sent, so that a name which resolves differently a moment later gains nothing. A chain that was https once never goes on
+over http.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.poolmanager import ProxyManager
 
 from pipeline.download.redact import redact
 from pipeline.errors import AddressRefused, ConfigurationError, DownloadError
@@ -25,16 +28,18 @@ _TODO = "correct the source's URL, or name the network in its allow_addresses if
 
 
 class AddressRule:
-    """The addresses that are allowed: global ones, and those in the networks given.
+    """The addresses that are allowed: global ones over https, and those in the networks given.
 
     Args:
-        allow_addresses: networks or single addresses, as CIDR texts (``127.0.0.0/8``).
+        allow_addresses: networks or single addresses, as CIDR texts (``127.0.0.0/8``), for https and http.
+        allow_http: global addresses may be asked over http, too.
 
     Raises:
         ConfigurationError: a text is no network.
     """
 
-    def __init__(self, allow_addresses: Sequence[str] = ()) -> None:
+    def __init__(self, allow_addresses: Sequence[str] = (), *, allow_http: bool = False) -> None:
+        self._allow_http = allow_http
         try:
             self._allowed = tuple(ipaddress.ip_network(text, strict=False) for text in allow_addresses)
         except ValueError as error:
@@ -42,8 +47,8 @@ class AddressRule:
                 f"allow_addresses holds what is no network: {error}", "CIDR texts such as 10.0.0.0/8", "correct the source's file"
             ) from None
 
-    def check_address(self, text: str) -> None:
-        """Raise AddressRefused unless this IP address may be connected to."""
+    def check_address(self, text: str, scheme: str = "https") -> None:
+        """Raise AddressRefused unless this IP address may be connected to under this scheme."""
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
@@ -54,6 +59,10 @@ class AddressRule:
                 f"the download leads to {address}, which is not a public address",
                 "a public address, or one that the source allows",
                 _TODO,
+            )
+        if scheme == "http" and not self._allow_http:
+            raise AddressRefused(
+                f"the download leads to {address} over plain http", "https", "correct the source's URL, or allow http if it must be"
             )
 
     def check_url(self, url: str, came_from: str | None = None) -> None:
@@ -77,7 +86,7 @@ class AddressRule:
         if came_from is not None and scheme == "http" and urlsplit(came_from).scheme.lower() == "https":
             raise AddressRefused(f"{redact(came_from)} leads from https to {redact(url)}", "https all the way", _TODO)
         for address in _resolve(host, port or _DEFAULT_PORTS[scheme]):
-            self.check_address(address)
+            self.check_address(address, scheme)
 
 
 def _resolve(host: str, port: int) -> tuple[str, ...]:
@@ -96,37 +105,55 @@ class CheckedAdapter(HTTPAdapter):
     """A requests adapter without retries of its own, which judges the peer of every socket it opens itself.
 
     Through a configured proxy the peer is the proxy, which the operator chose: there only the URL is judged.
+
+    Args:
+        check_address: is given the address connected to and the scheme, and raises.
+        on_connect: is given every connection, once it was judged and before a byte is sent.
     """
 
-    def __init__(self, check_address: Callable[[str], None]) -> None:
+    def __init__(self, check_address: Callable[[str, str], None], on_connect: Callable[[socket.socket], None]) -> None:
         self._check_address = check_address
+        self._on_connect = on_connect
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools from connections that know the rule."""
         super().init_poolmanager(*args, **kwargs)
-        check = self._check_address
+        self.poolmanager.pool_classes_by_scheme = _pool_classes(self._check_address, self._on_connect)
 
-        class Connection(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), check)
-
-        class TlsConnection(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), check)
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        class TlsPool(HTTPSConnectionPool):
-            ConnectionCls = TlsConnection
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a proxy's pools from connections that are watched, and not judged."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        # A SOCKS manager makes its connections in classes of its own.
+        if type(manager) is ProxyManager:
+            manager.pool_classes_by_scheme = _pool_classes(lambda address, scheme: None, self._on_connect)
+        return manager
 
 
-def _checked(connection: socket.socket, check: Callable[[str], None]) -> socket.socket:
+def _pool_classes(check: Callable[[str, str], None], on_connect: Callable[[socket.socket], None]) -> dict[str, type[HTTPConnectionPool]]:
+    class Connection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _checked(super()._new_conn(), "http", check, on_connect)
+
+    class TlsConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _checked(super()._new_conn(), "https", check, on_connect)
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = TlsConnection
+
+    return {"http": Pool, "https": TlsPool}
+
+
+def _checked(
+    connection: socket.socket, scheme: str, check: Callable[[str, str], None], on_connect: Callable[[socket.socket], None]
+) -> socket.socket:
     try:
-        check(connection.getpeername()[0])
+        check(connection.getpeername()[0], scheme)
+        on_connect(connection)
     except BaseException:
         connection.close()
         raise

@@ -16,14 +16,16 @@ import requests
 import tenacity
 
 from pipeline.download.fingerprint import fingerprint as fingerprint_of
+from pipeline.download.rate import RateFloor
 from pipeline.download.redact import redact
-from pipeline.download.request import Caller, read_body
+from pipeline.download.request import Caller
 from pipeline.download.verify import Stated
 from pipeline.errors import ListingError
 
 MAX_DOCUMENT_BYTES = 4 << 20
 #: How servers say that HEAD is not for them; S3-like ones answer 403 to a HEAD for which they let a GET through.
 HEAD_NOT_ALLOWED = frozenset({403, 405, 501})
+_PIECE_BYTES, _WINDOW_S = 65_536, 30.0
 _TOTAL = re.compile(r"bytes 0-0/(\d{1,18})", re.IGNORECASE | re.ASCII)
 
 
@@ -50,12 +52,11 @@ class Prober:
     """Sends the requests of a probe.
 
     Args:
-        caller: makes the sender of one probe's requests.
-        attempts: gives the attempts for a URL; the manager's own policy.
+        begin: gives, for a URL, who sends the requests of one probe, and the attempts; the manager's own policy.
     """
 
-    def __init__(self, caller: Callable[[], Caller], attempts: Callable[[str], tenacity.Retrying]) -> None:
-        self._caller, self._attempts = caller, attempts
+    def __init__(self, begin: Callable[[str], tuple[Caller, tenacity.Retrying]]) -> None:
+        self._begin = begin
 
     def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
         """Ask for an archive's validators.
@@ -70,8 +71,9 @@ class Prober:
             DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
             AddressRefused: the URL leads where it may not.
         """
-        with self._caller() as caller:
-            for attempt in self._attempts(url):
+        caller, attempts = self._begin(url)
+        with caller:
+            for attempt in attempts:
                 with attempt:
                     stated = _ask(caller, url)
                     if stated is None:
@@ -88,13 +90,14 @@ class Prober:
             DownloadError, DownloadRefused, AddressRefused: as for :meth:`probe`.
             ListingError: the server answers 404, or the document is longer than ``max_bytes``.
         """
-        with self._caller() as caller:
-            for attempt in self._attempts(url):
+        caller, attempts = self._begin(url)
+        with caller:
+            for attempt in attempts:
                 with attempt, caller.send("GET", url) as response:
                     if response.status_code == 404:
                         raise ListingError(f"{redact(url)} answered 404", "a document", "correct the listing's URL in source.toml")
                     body = bytearray()
-                    for chunk in read_body(response, url, 65_536):
+                    for chunk in caller.body(response, url, _PIECE_BYTES, RateFloor(0, _WINDOW_S)):
                         body += chunk
                         if len(body) > max_bytes:
                             raise ListingError(f"{redact(url)} is longer than {max_bytes} bytes", "a listing", "open it in a browser")

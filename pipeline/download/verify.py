@@ -1,8 +1,9 @@
 """Whether a body is what the server announced, and what the probe saw.
 
 A body that is shorter than announced, or that is an archive without its end, may be whole at the next attempt
-(DownloadError). One that is something else under the archive's name will not (NotAnArchive). One whose validators differ
-from the probe's is another release (ReleaseChanged).
+(DownloadError). One that is something else under the archive's name will not (NotAnArchive). Where no length was announced,
+or where the body was put together from several answers, the archive is read through: its checksums stand in for the
+length. One whose validators differ from the probe's is another release (ReleaseChanged).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Self
 
 import requests
 
-from pipeline.download.content import archive_kind, first_bytes, is_whole
+from pipeline.download.content import archive_kind, condition, first_bytes
 from pipeline.download.fingerprint import agrees, fingerprint
 from pipeline.download.redact import redact
 from pipeline.errors import DownloadError, NotAnArchive, ReleaseChanged
@@ -30,6 +31,8 @@ class Stated:
     length: int | None
     is_encoded: bool
     content_type: str
+    date: str | None = None
+    refuses_ranges: bool = False
 
     @classmethod
     def by(cls, response: requests.Response) -> Self:
@@ -44,6 +47,8 @@ class Stated:
             int(length) if length.isascii() and length.isdigit() else None,
             encoding not in ("", "identity"),
             response.headers.get("Content-Type", "none stated"),
+            response.headers.get("Date"),
+            response.headers.get("Accept-Ranges", "").strip().lower() == "none",
         )
 
     @property
@@ -52,21 +57,29 @@ class Stated:
         return None if self.is_encoded else self.length
 
 
-def check_body(path: Path, url: str, stated: Stated, wire_bytes: int) -> None:
+class BrokenBody(DownloadError):
+    """The bytes received are not the beginning of the archive: they are of no use to a later attempt."""
+
+
+def check_body(path: Path, url: str, stated: Stated, wire_bytes: int, *, is_joined: bool = False) -> None:
     """Judge a received body by its length and its own bytes.
 
     Args:
         path: the body on disk.
         url: where it came from.
-        stated: the response's headers.
-        wire_bytes: bytes read from the connection, before any content encoding was undone.
+        stated: what was stated of the whole body.
+        wire_bytes: bytes of it read from connections, before any content encoding was undone.
+        is_joined: it was put together from several answers.
 
     Raises:
-        DownloadError: it is shorter than announced, or an archive without its end.
-        NotAnArchive: it is no zip, gzip or tar.
+        DownloadError: it is shorter than announced, or an archive without its end; more may follow.
+        BrokenBody: it is longer than announced, or as long, and has no end or does not read through.
+        NotAnArchive: it is no zip, gzip, bzip2, xz or tar.
+        ArchiveError: reading it through would have no end.
     """
     if stated.length is not None and wire_bytes != stated.length:
-        raise DownloadError(f"{redact(url)} brought {wire_bytes} bytes", f"{stated.length} bytes, as announced", _TRY_AGAIN)
+        kind_of_error = DownloadError if wire_bytes < stated.length else BrokenBody
+        raise kind_of_error(f"{redact(url)} brought {wire_bytes} bytes", f"{stated.length} bytes, as announced", _TRY_AGAIN)
     if stated.length is None and path.stat().st_size == 0:
         raise DownloadError(f"{redact(url)} brought no byte and no length", "an archive", _TRY_AGAIN)
     kind = archive_kind(path)
@@ -74,12 +87,15 @@ def check_body(path: Path, url: str, stated: Stated, wire_bytes: int) -> None:
         raise NotAnArchive(
             f"{redact(url)} brought {path.stat().st_size} bytes of content type {stated.content_type} "
             f"that begin with {first_bytes(path)}",
-            "a zip, gzip or tar file",
+            "a zip, gzip, bzip2, xz or tar file",
             "open the URL in a browser: it is often a page that says why, or the archive has moved",
         )
-    if not is_whole(path, kind, length_was_stated=stated.length is not None):
-        seen = f"{redact(url)} brought {path.stat().st_size} bytes of a {kind} without its end"
-        raise DownloadError(seen, f"a whole {kind}", _TRY_AGAIN)
+    found = condition(path, kind, read_through=stated.length is None or is_joined)
+    brought = f"{redact(url)} brought {path.stat().st_size} bytes of a {kind}"
+    if found == "cut":
+        raise (DownloadError if stated.length is None else BrokenBody)(f"{brought} without its end", f"a whole {kind}", _TRY_AGAIN)
+    if found == "damaged":
+        raise BrokenBody(f"{brought} that does not hold what its checksums say", f"a whole {kind}", _TRY_AGAIN)
 
 
 def matching_fingerprint(url: str, stated: Stated, archive_bytes: int, expected: str | None) -> str:

@@ -6,10 +6,11 @@ about lengths, break off in the middle or say nothing at all.
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -39,6 +40,56 @@ class Request:
 
 
 Route = Callable[[Request], None]
+
+LAST_MODIFIED = "Sat, 26 Sep 2026 10:00:00 GMT"
+LATER = "Sat, 26 Sep 2026 12:00:00 GMT"
+
+
+@dataclass
+class Faithful:
+    """A route that serves one body as RFC 9110 wants it: conditions, ranges, 416.
+
+    ``cuts`` says for each answer with a body after how many bytes of it the connection is closed (None, and when there are no
+    more: not at all). ``sent`` counts the body bytes of all answers.
+    """
+
+    body: bytes
+    etag: str | None = '"v1"'
+    last_modified: str | None = LAST_MODIFIED
+    date: str | None = LATER
+    cuts: Iterable[int | None] = ()
+    states_length: bool = True
+    sent: int = 0
+    statuses: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._cuts = iter(self.cuts)
+
+    def validators(self) -> dict[str, str]:
+        pairs = {"ETag": self.etag, "Last-Modified": self.last_modified, "Date": self.date, "Content-Type": "application/zip"}
+        return {name: value for name, value in pairs.items() if value is not None}
+
+    def __call__(self, request: Request) -> None:
+        asked = request.headers
+        matches = self.etag is not None and asked.get("if-none-match") == self.etag
+        if matches or ("if-none-match" not in asked and self.last_modified and asked.get("if-modified-since") == self.last_modified):
+            return self._send(request, "304 Not Modified", self.validators(), b"")
+        wanted = re.fullmatch(r"bytes=(\d+)-", asked.get("range", ""))
+        if not wanted or asked.get("if-range", self.etag) not in (self.etag, self.last_modified):
+            return self._send(request, "200 OK", self.validators(), self.body)
+        start, size = int(wanted[1]), len(self.body)
+        if start >= size:
+            headers = self.validators() | {"Content-Range": f"bytes */{size}"}
+            return self._send(request, "416 Range Not Satisfiable", headers, b"")
+        headers = self.validators() | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
+        return self._send(request, "206 Partial Content", headers, self.body[start:])
+
+    def _send(self, request: Request, status: str, headers: Mapping[str, str], body: bytes) -> None:
+        self.statuses.append(int(status[:3]))
+        cut = next(self._cuts, None) if body and request.method != "HEAD" else None
+        kept = body if cut is None else body[:cut]
+        request.answer(status, headers, kept, length=len(body) if self.states_length else None)
+        self.sent += len(kept)
 
 
 @dataclass

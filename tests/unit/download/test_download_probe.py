@@ -127,8 +127,34 @@ def test_name_that_changes_its_address_after_the_check_gains_nothing(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with pytest.raises(AddressRefused, match=r"127\.0\.0\.1"):
-        DownloadManager(timeout_s=(2, 2), backoff_s=0.01).probe(f"http://rebind.example:{server.host.split(':')[1]}/a.zip")
+        DownloadManager(timeout_s=(2, 2), backoff_s=0.01, allow_http=True).probe(f"http://rebind.example:{server.host.split(':')[1]}/a.zip")
     assert len(asked) == 2 and not server.requests
+
+
+@pytest.mark.fault(14)
+def test_allowed_address_that_changes_to_a_public_one_is_not_asked_over_http(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Plain http is for the allowed networks alone: the socket's own peer decides, not the name's first answer."""
+    rule = AddressRule(["127.0.0.0/8"])
+    rule.check_address("127.0.0.1", "http")
+    with pytest.raises(AddressRefused, match="over plain http"):
+        rule.check_address("93.184.216.34", "http")
+    rule.check_address("93.184.216.34", "https")
+    AddressRule(["127.0.0.0/8"], allow_http=True).check_address("93.184.216.34", "http")
+    # On the wire: the peer is 127.0.0.2, which is not the network that the source allows.
+    listener = socket.create_server(("127.0.0.2", 0))
+    real, asked = socket.getaddrinfo, []
+
+    def rebinding(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        asked.append(host)
+        return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    with listener, pytest.raises(AddressRefused, match=r"127\.0\.0\.2"):
+        DownloadManager(timeout_s=(2, 2), backoff_s=0.01, allow_addresses=["127.0.0.1/32"]).probe(
+            f"http://rebind.example:{listener.getsockname()[1]}/a.zip"
+        )
 
 
 def test_address_written_as_ipv6_is_judged_as_what_it_is() -> None:

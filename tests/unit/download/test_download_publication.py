@@ -58,6 +58,7 @@ def test_bytes_are_durable_before_the_name_and_the_name_before_success(server: A
 @pytest.mark.parametrize("call", ["fsync:error=EIO:when=1", "rename:error=EROFS", "ftruncate:error=EIO"])
 def test_disk_that_fails_at_publication_leaves_the_old_archive(server: Any, archive: bytes, tmp_path: Path, call: str) -> None:
     dest = tmp_path / "a.zip"
+    tmp_path.joinpath("a.zip.part").write_bytes(b"left by a killed attempt")
     result = under_strace(server, archive, dest, "-e", f"inject={call}", "-o", "/dev/null")
     assert "DISK E_DISK" in result.stderr
     assert dest.read_bytes() == b"the last good archive" and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
