@@ -33,7 +33,7 @@ class ArchiveIdentity:
     Attributes:
         fingerprint: what its validators gave at the probe.
         edition: the first digits of its sha256, where other bytes came under the same validators before.
-        fallback: the fingerprint of the file that stands in when it is bad; None: there is none.
+        fallback: the identity, as text, of the file that stands in when it is bad; None: there is none.
     """
 
     fingerprint: str
@@ -48,9 +48,9 @@ class ArchiveIdentity:
         return cls(fingerprint, edition or None, fallback or None)
 
     @property
-    def own(self) -> ArchiveIdentity:
-        """That of the archive alone, without its fallback: what is downloaded first."""
-        return replace(self, fallback=None)
+    def own(self) -> str:
+        """That of the archive without its fallback, as text: what is downloaded first."""
+        return str(replace(self, fallback=None))
 
     def __str__(self) -> str:
         edition = f"{EDITION_MARK}{self.edition}" if self.edition else ""
@@ -58,20 +58,26 @@ class ArchiveIdentity:
         return f"{self.fingerprint}{edition}{fallback}"
 
 
-def archive_file(archive: str, identity: ArchiveIdentity, *, is_fallback: bool = False) -> str:
+def archive_file(archive: str, fingerprint: str, *, is_fallback: bool = False) -> str:
     """The file name of a downloaded archive, or of the one that stands in for it."""
-    return f"{archive}.fallback-{identity.fallback}" if is_fallback else f"{archive}-{identity.own}"
+    return f"{archive}{'.fallback' if is_fallback else ''}-{fingerprint}"
 
 
 def archive_files(archive: str, fingerprint: str) -> set[str]:
     """The file names of all that an archive of a release may have been downloaded as."""
     identity = ArchiveIdentity.parse(fingerprint)
-    return {archive_file(archive, identity)} | ({archive_file(archive, identity, is_fallback=True)} if identity.fallback else set())
+    found = {archive_file(archive, identity.own)}
+    return found | ({archive_file(archive, identity.fallback, is_fallback=True)} if identity.fallback else set())
 
 
 def probe_path(state: Path, source: str, year: int, as_of: dt.datetime) -> Path:
     """Where the probe of a run's instant (UTC) is written."""
     return state / "releases" / source / str(year) / f"{as_of.strftime(AS_OF_FORMAT)}.json"
+
+
+def confirmation_path(state: Path, source: str, year: int, release: str) -> Path:
+    """Where it is written down that a release was fetched as it is offered."""
+    return state / "releases" / source / str(year) / f"confirmed-{release}.json"
 
 
 @dataclass(frozen=True)
@@ -112,23 +118,47 @@ class Release:
         return cls(**read_json(path))
 
 
+def read_stand_ins(state: Path, release: Release) -> dict[str, tuple[str, str]]:
+    """What stands in for the archives of a release that are bad: ``{archive: (what stands in, why it is bad)}``.
+
+    The extraction's own notes say it; see ``pipeline.targets.MembersTarget``.
+    """
+    found = {}
+    folder = state / "members" / release.source / str(release.year)
+    for archive, fingerprint in release.fingerprints.items():
+        start = f"{archive}-{fingerprint}-"
+        for path in sorted(folder.glob("*bad.json")):
+            if path.name.startswith(start):
+
+                stand_in = "its fallback stands in" if path.name.endswith(".first-bad.json") else "the last good one stands in"
+                if archive not in found or stand_in.startswith("the last"):
+                    found[archive] = (stand_in, str(read_json(path)["message"]))
+    return found
+
+
 EDITION_DIGITS = 8
 
 
 def with_editions(state: Path, source: str, year: int, fingerprints: Mapping[str, str]) -> dict[str, str]:
     """The identities that a probe saw, with the edition of each archive that was found altered."""
     altered = _altered(state, source, year)
+
+    def edition(file: str) -> str | None:
+        return altered[file][:EDITION_DIGITS] if file in altered else None
+
     found = {}
     for archive, text in fingerprints.items():
-        identity = ArchiveIdentity.parse(text)
-        sha256 = altered.get(f"{archive}-{identity.fingerprint}")
-        found[archive] = str(replace(identity, edition=sha256[:EDITION_DIGITS]) if sha256 else identity)
+        seen = ArchiveIdentity.parse(text)
+        fallback = seen.fallback
+        if fallback is not None:
+            fallback = str(ArchiveIdentity(fallback, edition(archive_file(archive, fallback, is_fallback=True))))
+        found[archive] = str(ArchiveIdentity(seen.fingerprint, edition(archive_file(archive, seen.fingerprint)), fallback))
     return found
 
 
-def note_altered(state: Path, source: str, year: int, archive: str, fingerprint: str, sha256: str) -> None:
-    """Note that other bytes came under the same validators."""
-    write_json(_altered_path(state, source, year), _altered(state, source, year) | {f"{archive}-{fingerprint}": sha256})
+def note_altered(state: Path, source: str, year: int, file: str, sha256: str) -> None:
+    """Note that other bytes came under the validators of this file (see :func:`archive_file`; without an edition)."""
+    write_json(_altered_path(state, source, year), _altered(state, source, year) | {file: sha256})
 
 
 def _altered(state: Path, source: str, year: int) -> dict[str, str]:
