@@ -36,7 +36,7 @@ class DownloadTold:
         self._task, self._folder, self._key, self._clock = task, folder, file, clock
         self._meter = ProgressMeter(file, clock=clock)
         self._told_luigi_at = self._logged_at = clock()
-        self._says_percent = False
+        self._says_percent = True
         self._is_heard = True
 
     def __call__(self, event: str, figures: Mapping[str, Any]) -> None:

@@ -6,11 +6,9 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
-from harness import World, database
-
-from test_bad_input import HTML
-
 from conftest import BRISK
+from harness import World, database
+from test_bad_input import HTML
 
 ROLL, OCTOBER, HEARINGS = "tiny/2025/Roll.zip", "tiny/2025/Roll_Oct.zip", "tiny/2025/Hearings.zip"
 SOURCE = """\
