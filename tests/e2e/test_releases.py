@@ -79,7 +79,8 @@ def test_second_run_probes_and_does_nothing_else(world):
 
 
 def test_replaced_archives_are_downloaded_once_each(refreshed):
-    assert sorted(refreshed.asked(refreshed.place)) == sorted([*HEADS_ONLY, f"GET {HEARINGS}", f"GET {REAL}"])
+    # After the last download of a release its archives are asked for once more: they may have been replaced meanwhile.
+    assert sorted(refreshed.asked(refreshed.place)) == sorted([*HEADS_ONLY, *HEADS_ONLY, f"GET {HEARINGS}", f"GET {REAL}"])
 
 
 def test_only_tables_whose_member_changed_are_transformed_and_staged(refreshed):
