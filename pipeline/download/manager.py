@@ -182,7 +182,8 @@ class DownloadManager:
             else:
                 self._on_altered(url, fetched, wanted)
                 part.publish(dest_path)
-                receipt = _receipt(url, dest_path, fetched, caller.requests_made, attempts)
+                mark = fingerprint or fetched.fingerprint
+                receipt = _receipt(url, dest_path, fetched, mark, caller.requests_made, attempts)
         self._tell_done(receipt, fetched, started)
         return receipt
 
@@ -273,13 +274,13 @@ class DownloadManager:
         )
 
 
-def _receipt(url: str, dest: Path, fetched: Fetched, requests_made: int, attempts: int) -> Receipt:
+def _receipt(url: str, dest: Path, fetched: Fetched, mark: str, requests_made: int, attempts: int) -> Receipt:
     return Receipt(
         url=redact(url),
         file=dest.name,
         sha256=fetched.sha256,
         bytes=fetched.bytes,
-        fingerprint=fetched.fingerprint,
+        fingerprint=mark,
         etag=fetched.stated.etag,
         last_modified=fetched.stated.last_modified,
         requests_made=requests_made,

@@ -7,9 +7,14 @@ name that nobody thought of. What goes over the wire is not touched.
 
 from __future__ import annotations
 
+import logging
+from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 HIDDEN = "***"
+#: The loggers of the HTTP library that quote URLs, at various levels; a filter on their parent would not see their records.
+_TALKATIVE = ("urllib3.connection", "urllib3.connectionpool", "urllib3.response", "urllib3.util.retry")
 
 
 def redact(url: str) -> str:
@@ -42,6 +47,28 @@ def redact_text(text: str, *urls: str) -> str:
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
     return text
+
+
+class RedactedLogs(logging.Filter):
+    """Takes the secrets of the URLs in ``urls`` out of what the HTTP library logs, within the ``with`` block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: set[str] = set()
+
+    def __enter__(self) -> Self:
+        for name in _TALKATIVE:
+            logging.getLogger(name).addFilter(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for name in _TALKATIVE:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, with its message redacted."""
+        record.msg, record.args = redact_text(record.getMessage(), *tuple(self.urls)), ()
+        return True
 
 
 def _redact_parameter(parameter: str) -> str:

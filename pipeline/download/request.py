@@ -22,7 +22,7 @@ import urllib3
 import pipeline
 from pipeline.download.address import AddressRule, CheckedAdapter
 from pipeline.download.rate import RateFloor
-from pipeline.download.redact import redact, redact_text
+from pipeline.download.redact import RedactedLogs, redact, redact_text
 from pipeline.download.retry import AskedToWait, Deadline, GivenUp, retry_after_s
 from pipeline.download.watchdog import Watchdog
 from pipeline.errors import AddressRefused, DownloadError, DownloadRefused
@@ -52,6 +52,7 @@ class Caller:
         self._deadline = deadline
         self._retry_after_cap_s = retry_after_cap_s
         self._watchdog = Watchdog()
+        self._logs = RedactedLogs()
         self.requests_made = 0
         self._session = requests.Session()
         # The environment's proxy and CA bundle are honoured below; .netrc holds credentials that nobody gave to this program.
@@ -64,11 +65,13 @@ class Caller:
             self._session.mount(scheme, CheckedAdapter(rule.check_address, self._watchdog.watch))
 
     def __enter__(self) -> Self:
+        self._logs.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
-        self._watchdog.__exit__()
+        self._watchdog.close()
+        self._logs.__exit__(None, None, None)
 
     def hang_up(self) -> None:
         """Let the peer see that its last answer is done with."""
@@ -149,20 +152,25 @@ class Caller:
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         left_s = self._deadline.left_s
         connect_s, read_s = (max(min(seconds, left_s), 0.001) for seconds in self._timeout_s)
-        failure: Exception
+        self._logs.urls |= {url, *proxies.values()}
+        failure: Exception | None = None
         with self._watchdog.allowing(min(sum(self._timeout_s), left_s)):
             try:
                 prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers)))
                 # Not through Session.send, which reads a redirect's body whole and stumbles over its Location.
                 adapter = self._session.get_adapter(url)
-                return adapter.send(prepared, stream=True, timeout=(connect_s, read_s), proxies=proxies, verify=bundle or True)
+                response = adapter.send(prepared, stream=True, timeout=(connect_s, read_s), proxies=proxies, verify=bundle or True)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 failure = _failure(error, url, *proxies.values())
         if self._watchdog.has_cut:
+            # Headers that end in the middle look like headers that end.
+            if failure is None:
+                response.close()
             self._deadline.check(url)
-            seen = f"{redact(url)} sent no headers in {sum(self._timeout_s):g} s"
-            failure = DownloadError(seen, "an answer", _IF_IT_PASSES)
-        raise failure
+            failure = DownloadError(f"{redact(url)} sent no headers in {sum(self._timeout_s):g} s", "an answer", _IF_IT_PASSES)
+        if failure is not None:
+            raise failure
+        return response
 
     def _if_usable(self, response: requests.Response, url: str, usable: Collection[int]) -> requests.Response:
         status = response.status_code

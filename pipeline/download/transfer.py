@@ -92,7 +92,7 @@ class Transfer:
     ) -> None:
         self._caller, self._url, self._part, self._limits = caller, url, part, limits
         self._wanted, self._at_hand, self._fingerprint = wanted, wanted.at_hand, fingerprint
-        self._has_begun = False
+        self._has_begun, self._why_whole = False, ""
         self._bandwidth, self._slots, self._on_event = bandwidth, slots, on_event
 
     def attempt(self) -> Fetched:
@@ -139,22 +139,21 @@ class Transfer:
             return self._rest(response, kept, kept_bytes)
 
     def _usable_state(self) -> PartState | None:
-        """What is kept and can be gone on with, after throwing away what cannot."""
+        """What is kept and can be gone on with; what cannot stays until the server sends something in its place."""
+        self._why_whole = "the server sends it from the first byte"
         if self._part.size == 0:
             return None
         state = self._part.state()
-        reason = None
         if state is None:
-            reason = "nothing says what these bytes are"
+            self._why_whole = "nothing says what these bytes are"
         elif state.url_sha256 != url_identity(self._url):
-            reason = "they are from another URL"
+            self._why_whole = "they are from another URL"
         elif state.length is not None and self._part.size > state.length:
-            reason = f"the whole has {state.length}"
+            self._why_whole = f"the whole has {state.length}"
         elif self._fingerprint is not None and state.length is not None and not self._is_expected(state):
-            reason = "they are of another release"
-        if reason is None:
+            self._why_whole = "they are of another release"
+        else:
             return state
-        self._restart(reason)
         return None
 
     def _is_expected(self, state: PartState) -> bool:
@@ -172,7 +171,7 @@ class Transfer:
         stated = Stated.by(response)
         self._check_before(stated, 0)
         self._has_begun = True
-        self._restart("the server sends it from the first byte", PartState.of(self._url, stated))
+        self._restart(self._why_whole, PartState.of(self._url, stated))
         return self._take_in(response, stated, 0)
 
     def _rest(self, response: requests.Response, kept: PartState, kept_bytes: int) -> Fetched:

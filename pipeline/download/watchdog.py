@@ -12,13 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Self
 
 _LOOK_EVERY_S = 0.2
 
 
 class Watchdog:
-    """Watches the newest connection of one download, from a thread that ends with the ``with`` block."""
+    """Watches the newest connection of one download, from a thread that ends with :meth:`close`."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -28,10 +27,8 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self.has_cut = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go, and end the thread."""
         with self._changed:
             self._is_over = True
             self._changed.notify()

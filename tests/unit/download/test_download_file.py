@@ -7,6 +7,7 @@ import fcntl
 import gzip
 import hashlib
 import io
+import logging
 import lzma
 import os
 import resource
@@ -389,8 +390,9 @@ def test_one_failing_file_of_a_batch_stops_no_other(
 
 @pytest.mark.fault(25)
 def test_credentials_work_and_are_shown_nowhere(
-    server: Any, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path
+    server: Any, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     shown: list[str] = []
     manager = make_manager(on_event=lambda name, figures: shown.append(repr(figures)))
     server.routes["/a.zip"] = lambda request: request.answer(
@@ -407,6 +409,12 @@ def test_credentials_work_and_are_shown_nowhere(
     closed = url.replace(server.host, "127.0.0.1:9")
     with pytest.raises(DownloadError) as failed:
         manager.download_file(closed, dest, max_retries=0)
+    # Headers that cannot be parsed: the library logs the whole URL.
+    server.routes["/a.zip"] = lambda request: request.send(b"HTTP/1.1 503 Busy\r\nno colon\r\n\r\n")
+    with pytest.raises(DownloadError):
+        manager.download_file(url, dest, max_retries=0)
+    shown += [record.getMessage() for record in caplog.records]
+    assert [text for text in shown if "Failed to parse headers (url=http://127.0.0.1" in text] and "GET /a.zip?***" in " ".join(shown)
     shown += [*traceback.format_exception(refused.value), *traceback.format_exception(failed.value)]
     assert not [text for text in shown if "hunter2" in text or "s3cr3t" in text]
     assert "***@127.0.0.1" in shown[0] and "token=***" in shown[-1]

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -207,3 +208,23 @@ def test_self_signed_certificate_is_terminal(
         with pytest.raises(DownloadRefused, match="certificate"):
             make_manager(on_event=lambda name, figures: events.append(name)).probe(f"https://{server.host}/a.zip")
         assert not server.requests and not events
+
+
+@pytest.mark.fault(25)
+def test_proxy_is_used_and_its_password_is_shown_nowhere(
+    server: Any, hostile: ModuleType, archive: bytes, manager: DownloadManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", f"http://user:hunter2@{server.host}")
+    route = hostile.Faithful(archive, cuts=[1000])
+    server.routes["http://127.0.0.1:8/a.zip"] = route
+    receipt = manager.download_file("http://127.0.0.1:8/a.zip", tmp_path / "a.zip")
+    assert route.statuses == [200, 206] and receipt.bytes == len(archive)
+    assert server.requests[0].headers["proxy-authorization"] == "Basic dXNlcjpodW50ZXIy"
+    monkeypatch.setenv("http_proxy", "http://user:hunter2@127.0.0.1:9")
+    with pytest.raises(DownloadError) as failed:
+        manager.download_file("http://127.0.0.1:8/a.zip", tmp_path / "b.zip", max_retries=0)
+    assert "hunter2" not in "".join(traceback.format_exception(failed.value))
+    with pytest.raises(AddressRefused):
+        manager.download_file("http://10.0.0.1/a.zip", tmp_path / "b.zip")

@@ -9,7 +9,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,8 +32,11 @@ CHILD = textwrap.dedent("""
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace watches and injects")
 
 
-def under_strace(server: Any, archive: bytes, dest: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    server.routes["/a.zip"] = lambda request: request.answer("200 OK", {}, archive)
+def under_strace(
+    server: Any, archive: bytes, dest: Path, *options: str, route: Any = None
+) -> subprocess.CompletedProcess[str]:
+    """Download in a traced process, over an archive that is there; ``route``: instead of one without any validator."""
+    server.routes["/a.zip"] = route or (lambda request: request.answer("200 OK", {}, archive))
     dest.write_bytes(b"the last good archive")
     command = ["strace", "-f", "-qq", *options, sys.executable, "-c", CHILD, server.url("/a.zip"), str(dest)]
     # A child that measures its coverage writes a file of its own, among the system calls that are counted here.
@@ -66,6 +72,43 @@ def test_disk_that_fails_at_publication_leaves_the_old_archive(server: Any, arch
 
 
 @needs_strace
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("call", ["write:error=ENOSPC:when=3+", "write:error=EIO:when=3"])
+def test_disk_that_fails_in_the_middle_ends_the_download_without_a_retry(
+    server: Any, hostile: ModuleType, archive: bytes, tmp_path: Path, call: str
+) -> None:
+    dest = tmp_path / "a.zip"
+    options = ["-P", f"{dest}.part", "-e", "trace=write", "-e", f"inject={call}", "-o", "/dev/null"]
+    result = under_strace(server, archive, dest, *options, route=hostile.Faithful(archive))
+    assert "DISK E_DISK" in result.stderr and len(server.requests) == 1
+    assert dest.read_bytes() == b"the last good archive" and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@needs_strace
+@pytest.mark.fault(22)
+@pytest.mark.parametrize(("call", "at_least"), [("fsync", 4), ("rename", 2), ("unlink", 1), ("write", 4), ("ftruncate", 1)])
+def test_kill_at_every_call_that_changes_the_disk_leaves_the_old_archive_or_the_new(
+    server: Any, hostile: ModuleType, archive: bytes, tmp_path: Path, manager: DownloadManager, call: str, at_least: int
+) -> None:
+    """The first call of the kind, the second, and so on, until the download has fewer; then the next process goes on."""
+    route = hostile.Faithful(archive)
+    for number in range(1, 100):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        dest = folder / "a.zip"
+        if call == "ftruncate":  # only what is there can be thrown away
+            dest.with_name("a.zip.part").write_bytes(b"of nobody")
+        inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}", "-o", "/dev/null"]
+        result = under_strace(server, archive, dest, *inject, route=route)
+        assert dest.read_bytes() in (b"the last good archive", archive), number
+        if result.returncode == 0:
+            break
+        manager.download_file(server.url("/a.zip"), dest)
+        assert dest.read_bytes() == archive and [path.name for path in folder.iterdir()] == ["a.zip"], number
+    assert number > at_least, "the loop saw the state, the body and the publication"
+
+
+@needs_strace
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("call", ["fsync:signal=SIGKILL:when=1", "rename:signal=SIGKILL", "fsync:signal=SIGKILL:when=2"])
 def test_kill_at_publication_leaves_the_old_archive_or_the_new(
@@ -76,6 +119,33 @@ def test_kill_at_publication_leaves_the_old_archive_or_the_new(
     assert dest.read_bytes() in (b"the last good archive", archive)
     manager.download_file(server.url("/a.zip"), dest)
     assert dest.read_bytes() == archive and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.fault(23)
+def test_of_two_processes_one_downloads_and_the_other_says_that_it_is_locked(
+    server: Any, hostile: ModuleType, archive: bytes, tmp_path: Path
+) -> None:
+    dest, may_end = tmp_path / "a.zip", threading.Event()
+
+    def slowly(request: Any) -> None:
+        request.answer("200 OK", hostile.Faithful(archive).validators(), archive[:1000], length=len(archive))
+        may_end.wait(20)
+        request.send(archive[1000:])
+
+    server.routes["/a.zip"] = slowly
+    program = [sys.executable, "-c", CHILD, server.url("/a.zip"), str(dest)]
+    both = [subprocess.Popen(program, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    end = time.monotonic() + 20
+    while all(process.poll() is None for process in both):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    loser = next(process for process in both if process.poll() is not None)
+    winner = next(process for process in both if process is not loser)
+    assert "locked: another process is downloading it" in loser.communicate()[1] and loser.returncode != 0
+    may_end.set()
+    assert winner.communicate(timeout=20)[1] == "" and winner.returncode == 0
+    assert len(server.requests) == 1 and dest.read_bytes() == archive
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 @pytest.mark.fault(23)
