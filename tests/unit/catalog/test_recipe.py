@@ -109,6 +109,24 @@ def test_release_recipe_covers_the_tables_of_its_year(write):
     assert release_recipe(later, 2024) != before[2024]
 
 
+@pytest.mark.parametrize(
+    "change", [{"member_aliases": ("owners.txt",)}, {"member": "owner2.txt"}, {"required": False}], ids=lambda change: next(iter(change))
+)
+def test_where_a_table_is_found_is_in_the_release_recipe_alone(write, change):
+    source = load_source(write(), environ={})
+    year = source.tax_years[0]
+    changed = replace(source, tables=tuple(replace(table, **change) for table in source.tables))
+    assert release_recipe(source, year) != release_recipe(changed, year)
+    assert [table_recipe(table) for table in source.tables] == [table_recipe(table) for table in changed.tables]
+
+
+def test_chosen_layout_is_in_the_recipe_of_the_rows(write):
+    table = load_source(write(), environ={}).table("owner")
+    (layout,) = table.layouts
+    other = replace(layout, delimiter="|")
+    assert len({recipe.layout_recipe(table, chosen) for chosen in (layout, other)} | {table_recipe(table)}) == 3
+
+
 def test_version_field_is_in_the_release_recipe(write):
     before = release_recipe(load_source(write(), environ={}), 2025)
     version = '[version]\narchive = "roll"\nmember = "HEAD.TXT"\nstart = 1\nend = 4\n[archives.roll]'

@@ -1,0 +1,63 @@
+"""A target exists exactly when all of its work is there; one with something missing is made anew."""
+
+import pytest
+
+from pipeline.handoff import Manifest, Member, Receipt, write_json
+from pipeline.targets import ArchiveTarget, FileTarget, MembersTarget, PartTarget
+
+MEMBER = Member("a.txt", "a.txt", 4, "00", 1, "abc", "abc", 0, 1, False, {3: 1}, 0, ())
+
+
+@pytest.fixture
+def members(tmp_path):
+    folder = tmp_path / "members"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"abc\n")
+    write_json(folder / "manifest.json", Manifest("a", "00", (MEMBER,)))
+    return MembersTarget(folder)
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("damage", ["remove", "shorten"])
+def test_extraction_with_a_member_missing_or_short_is_not_there_and_is_cleared(members, damage):
+    assert members.exists()
+    member = members.path / "a.txt"
+    if damage == "remove":
+        member.unlink()
+    else:
+        member.write_bytes(b"ab")
+    assert not members.exists()
+    assert not members.prepare().exists()
+
+
+def test_whole_extraction_is_not_cleared(members):
+    members.prepare()
+    assert members.exists()
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("missing", ["rows.parquet", "quarantine.jsonl", "report.json"])
+def test_part_with_a_file_missing_is_not_there(tmp_path, missing):
+    for name in ("rows.parquet", "quarantine.jsonl", "report.json"):
+        (tmp_path / name).write_text("x")
+    assert PartTarget(tmp_path).exists()
+    (tmp_path / missing).unlink()
+    assert not PartTarget(tmp_path).exists()
+
+
+@pytest.mark.fault(73)
+def test_archive_of_another_length_than_its_receipt_is_not_there(tmp_path):
+    target = ArchiveTarget(tmp_path / "roll-1")
+    assert not target.exists()
+    target.path.write_bytes(b"1234")
+    assert not target.exists()
+    write_json(target.receipt, Receipt("http://h/a", "roll-1", "00", 4, "f", None, None, 1, "2026-01-01T00:00:00+00:00"))
+    assert target.exists()
+    target.path.write_bytes(b"123")
+    assert not target.exists()
+
+
+@pytest.mark.fault(73)
+def test_empty_file_is_not_there(tmp_path):
+    (tmp_path / "x.json").write_text("")
+    assert not FileTarget(tmp_path / "x.json").exists()
