@@ -157,8 +157,13 @@ WRONG_ANSWERS = {
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("case", WRONG_ANSWERS)
 def test_answer_that_does_not_fit_the_part_is_never_joined_to_it(
-    server: Any, hostile: ModuleType, archive: bytes, other: bytes, manager: DownloadManager, dest: Path, case: str
-) -> None:
+    server: Any, hostile: ModuleType, archive: bytes, other: bytes, make_manager: Callable[..., DownloadManager], dest: Path,
+    case: str,
+) -> None:  # fmt: skip
+    thrown_away: list[int] = []
+    manager = make_manager(
+        on_event=lambda name, figures: thrown_away.append(figures["bytes"]) if name == "download.restart" else None
+    )
     route = hostile.Faithful(archive)
     keep(server, route, manager, dest, 100_000)
     status, headers, shape = WRONG_ANSWERS[case]
@@ -177,6 +182,8 @@ def test_answer_that_does_not_fit_the_part_is_never_joined_to_it(
     receipt = manager.download_file(server.url("/a.zip"), dest)
     assert dest.read_bytes() == archive and receipt.sha256 == sha256(archive)
     assert (receipt.requests_made, receipt.resumed_bytes) == (2, 0) and route.statuses == [200]
+    # Refused by its headers, before a byte of it was written; only a lie about the length needs the bytes.
+    assert thrown_away == [len(other) + 4 if shape == "rest and more" else 100_000]
 
 
 @pytest.mark.fault(10)

@@ -39,7 +39,7 @@ def test_slow_loris_is_given_up_after_a_window_and_the_rest_comes_from_the_next_
     def route(request: Any) -> None:
         if len(server.requests) == 1:
             request.answer("200 OK", faithful.validators(), archive[:1000], length=len(archive))
-            drip(request, archive[1000:])
+            drip(request, archive[1000:1200])
         else:
             faithful(request)
 
