@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, status, query, quarantine, rollback, accept, up and down.
+"""hcad-pipeline: run, status, query, quarantine, rollback, accept, verify, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -177,6 +177,25 @@ def accept(import_id: int, reason: str) -> None:
     with _writing(import_id, f"accept {import_id}") as (engine, tokens):
         LoadManager(engine, tokens=tokens).accept_import(import_id, reason=reason, decided_by=_who())
     click.echo(f"import {import_id} is accepted; run hcad-pipeline run")
+
+
+@cli.command("verify")
+@click.option("--source", help="One source; without it every enabled one.")
+@click.option("--year", type=int, help="One tax year; needs --source.")
+def verify_command(source: str | None, year: int | None) -> None:
+    """Read archives, extracted members and live tables again and compare them with what was recorded."""
+    from pipeline.settings import chosen_syncs, find_source
+    from pipeline.verify import require_same, verify
+
+    if year and not source:
+        raise ConfigurationError("--year without --source", "a source for the year", "add --source")
+    with _database() as (settings, engine):
+        checked = []
+        for one in verify(engine, settings.state, [(find_source(name), tax_year) for name, tax_year in chosen_syncs(source, year)]):
+            click.echo(one.line())
+            checked.append(one)
+    require_same(checked)
+    click.echo(f"{len(checked)} checked, all as recorded")
 
 
 @cli.command()

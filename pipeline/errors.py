@@ -166,15 +166,40 @@ class NotAnArchive(RefusedError):
 
 
 class ArchiveError(RefusedError):
-    """The archive is damaged, or carries what a safe archive does not."""
+    """The archive is damaged: its bytes do not hold together."""
 
     code = "E_ARCHIVE"
+
+
+class UnsafeArchive(ArchiveError):
+    """An entry leads out of the folder, is no plain file, or shares bytes with another one."""
+
+    code = "E_ARCHIVE_UNSAFE"
+
+
+class ArchiveTooLarge(ArchiveError):
+    """More entries, more bytes, or more bytes out for bytes in than the source's limits."""
+
+    code = "E_ARCHIVE_LIMIT"
+
+
+class UnreadableMember(ArchiveError):
+    """A wanted member is encrypted, or compressed in a way that is not read."""
+
+    code = "E_ARCHIVE_METHOD"
 
 
 class MemberError(RefusedError):
     """A wanted member is missing, or there more than once."""
 
     code = "E_MEMBER"
+
+
+class VintageError(RefusedError):
+    """The archive holds another tax year, or another county, than the one that it was fetched for."""
+
+    code = "E_VINTAGE"
+    holds_release = True
 
 
 class LayoutError(RefusedError):
@@ -221,3 +246,9 @@ class RollbackRefused(RefusedError):
     """The import asked for cannot be rolled back."""
 
     code = "E_ROLLBACK"
+
+
+class VerifyFailed(RefusedError):
+    """What is on the disk or in the tables is not what was recorded of it."""
+
+    code = "E_VERIFY"

@@ -1,13 +1,16 @@
 """What is no longer needed in the state folder goes, after a run, while the run still holds its sources.
 
-Of a source's tax year that is current: transformed parts go whole (they are in the database), extracted members and archives
-stay only for the newest releases that were published. Nothing is removed before its successor is published, so the last good
-archive is always there; whatever is removed can be made again from the archive, or by the next download.
+Of a source's tax year that is current: transformed parts go whole (they are in the database); extracted members and archives stay for
+as many of the newest published releases as the policy says. Nothing is removed before its successor is published, so the last good
+archive is always there; whatever is removed can be made again from the archive, or by the next download, and is made only when
+something above it in the chain is incomplete.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -15,8 +18,19 @@ from sqlalchemy import Engine
 from pipeline.database.engine import transaction
 from pipeline.releases import archive_files
 
-#: Releases whose archives are kept, the current one among them; members only of the current one.
-KEPT_RELEASES = 2
+
+@dataclass(frozen=True)
+class Retention:
+    """Of how many published releases of a tax year, the current one first, something is kept.
+
+    Attributes:
+        archives: 1 or more; the current release's stay whatever happens.
+        members: 0: they go as soon as their release is published; a changed schema file then extracts them again.
+    """
+
+    archives: int = 2
+    members: int = 1
+
 
 NEWEST = """
 select r.archives from etl.release r join (
@@ -26,7 +40,7 @@ select r.archives from etl.release r join (
 """
 
 
-def sweep(engine: Engine, state: Path, source: str, year: int) -> int:
+def sweep(engine: Engine, state: Path, source: str, year: int, *, keep: Retention = Retention()) -> int:
     """Remove what a current tax year no longer needs; returns the bytes freed.
 
     Args:
@@ -34,26 +48,37 @@ def sweep(engine: Engine, state: Path, source: str, year: int) -> int:
         state: the state folder.
         source: the source; the caller holds it.
         year: the tax year; nothing is removed unless it has a current import and nothing of it is being staged.
+        keep: the policy.
     """
     with transaction(engine) as cursor:
         cursor.execute("select state from etl.import where source = %s and tax_year = %s", [source, year])
         states = {row[0] for row in cursor.fetchall()}
-        cursor.execute(NEWEST, {"source": source, "year": year, "limit": KEPT_RELEASES})
+        cursor.execute(NEWEST, {"source": source, "year": year, "limit": max(keep.archives, keep.members, 1)})
         releases: list[dict[str, str]] = [row[0] for row in cursor.fetchall()]
     if "published" not in states or "staging" in states or not releases:
         return 0
     freed = _remove(state / "parts" / source / str(year), set())
-    members = {f"{archive}-{fingerprint}" for archive, fingerprint in releases[0].items()}
-    freed += _remove(state / "members" / source / str(year), members)
-    archives = {name for release in releases for archive, fingerprint in release.items() for name in archive_files(archive, fingerprint)}
+    members = {f"{archive}-{fingerprint}" for release in releases[: keep.members] for archive, fingerprint in release.items()}
+    # What is written down of bad archives is what later runs say of the current release.
+    notes = {f"{archive}-{fingerprint}" for archive, fingerprint in releases[0].items()}
+    freed += _remove(state / "members" / source / str(year), members, notes)
+    archives = {
+        name
+        for release in releases[: max(keep.archives, 1)]
+        for archive, fingerprint in release.items()
+        for name in archive_files(archive, fingerprint)
+    }
     return freed + _remove(state / "archives" / source / str(year), archives)
 
 
-def _remove(folder: Path, kept: set[str]) -> int:
-    """Remove everything in a folder whose name does not begin with one of these; returns the bytes freed."""
+def _remove(folder: Path, kept: set[str], notes: Collection[str] = ()) -> int:
+    """Remove everything in a folder whose name does not begin with one of these; returns the bytes freed.
+
+    Notes of bad archives (``*bad.json``) stay also where their names begin with one of ``notes``.
+    """
     freed = 0
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if any(path.name.startswith(name) for name in kept):
+        if any(path.name.startswith(name) for name in (*kept, *(notes if path.name.endswith("bad.json") else ()))):
             continue
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         freed += sum(file.stat().st_size for file in files)

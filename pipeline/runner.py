@@ -28,7 +28,7 @@ from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
 from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError
-from pipeline.housekeeping import sweep
+from pipeline.housekeeping import Retention, sweep
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
@@ -133,7 +133,8 @@ def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
         with transaction(engine) as cursor:
             ledger.lock_source_year(cursor, sync.source, sync.year)
             ledger.abandon_staging(cursor, sync.source, sync.year)
-        if freed := sweep(engine, settings.state, sync.source, sync.year):
+        keep = Retention(settings.kept_archives, settings.kept_members)
+        if freed := sweep(engine, settings.state, sync.source, sync.year, keep=keep):
             log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
     except (OSError, DatabaseUnavailable) as error:
         logger.warning("run.not_swept source=%s year=%s error=%s", sync.source, sync.year, ascii(str(error)))

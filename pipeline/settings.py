@@ -82,6 +82,13 @@ class load(luigi.Config):  # noqa: N801
     batch_rows = luigi.IntParameter(default=20_000)
 
 
+class retention(luigi.Config):  # noqa: N801
+    """Of how many published releases of a tax year something is kept."""
+
+    archives = luigi.IntParameter(default=2)
+    members = luigi.IntParameter(default=1)
+
+
 @dataclass(frozen=True)
 class Patience:
     """How patient a download is: the arguments of :class:`pipeline.download.manager.DownloadManager` under the same names."""
@@ -118,6 +125,8 @@ class Settings:
     scheduler_url: str
     run_id: int | None
     tokens: Mapping[str, int] | None
+    kept_archives: int
+    kept_members: int
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -133,6 +142,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "[transform] chunk_rows": int(transform().chunk_rows),
             "[load] batch_rows": int(load().batch_rows),
             "[download] per_host": int(download().per_host),
+            "[retention] archives": int(retention().archives),
         }
         settings = Settings(
             state=_absolute(environ.get(configuration.STATE) or str(paths().state)),
@@ -153,12 +163,16 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             scheduler_url=luigi.configuration.get_config().get("core", "scheduler_url", "http://127.0.0.1:8082/"),
             run_id=int(environ[configuration.RUN_ID]) if environ.get(configuration.RUN_ID) else None,
             tokens=json.loads(environ[configuration.TOKENS]) if environ.get(configuration.TOKENS) else None,
+            kept_archives=positive["[retention] archives"],
+            kept_members=int(retention().members),
         )
     except (ValueError, ParameterException) as error:
         raise ConfigurationError(f"a setting that cannot be read: {error}", "see the comments in config/luigi.cfg", "correct it") from error
     for name, value in positive.items():
         if value < 1:
             raise ConfigurationError(f"{name} = {value}", "1 or more", "correct config/luigi.cfg")
+    if settings.kept_members < 0:
+        raise ConfigurationError(f"[retention] members = {settings.kept_members}", "0 or more", "correct config/luigi.cfg")
     return settings
 
 

@@ -167,6 +167,10 @@ def check_table(file: TomlFile, table: Table) -> None:
     """The parts of a table agree with each other."""
     _check_identity(file, table)
     names = {column.name for column in table.columns}
+    if table.year_column is not None:
+        _known(file, ("table", "year_column"), [table.year_column], names)
+        if table.column(table.year_column).type.kind not in ("integer", "bigint"):
+            raise file.error(("table", "year_column"), f"{table.year_column!r} is no whole number", 'a column of type = "integer"')
     for number, index in enumerate(table.indexes):
         _known(file, ("index", number, "columns"), index.columns, names)
     for number, example in enumerate(table.examples):

@@ -106,6 +106,7 @@ def _load(folder: Path, profile: str, environ: Mapping[str, str]) -> tuple[Sourc
         probe=parts.probe_rule(file, ("probe",), ProbeRule(), document.get("probe", {})),
         mirrors=tuple(head.get("mirrors", ())),
         allow_http=head.get("allow_http", False),
+        expects=parts.expectations(file),
     )
     parts.check_floors(file, ("gate",), production)
     profiles = {name: overlay(file, production, name) for name in document.get("profile", {})}

@@ -101,6 +101,19 @@ SOURCE_FILE: dict[str, Any] = {
             "end": {**_POSITION, "required": True},
         },
     },
+    "expect": {
+        "type": "list",
+        "schema": {
+            "type": "dict",
+            "schema": {
+                "archive": {**_ARCHIVE, "required": True},
+                "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
+                "start": {**_POSITION, "required": True},
+                "end": {**_POSITION, "required": True},
+                "value": {**_TEXT, "required": True},
+            },
+        },
+    },
     "archives": {
         "type": "dict",
         "required": True,
@@ -112,6 +125,7 @@ SOURCE_FILE: dict[str, Any] = {
                 "path": {**_TEXT, "required": True},
                 "required": _FLAG,
                 "years": _YEARS,
+                "nested": _FLAG,
                 "fallback": _TEXT,
                 "sha256": {
                     "type": "dict",
@@ -127,6 +141,7 @@ SOURCE_FILE: dict[str, Any] = {
             "max_members": _POSITION,
             "max_member_bytes": _POSITION,
             "max_ratio": {"type": ["integer", "decimal"], "min": 1},
+            "max_bytes": _POSITION,
         },
     },
     "gate": _GATE,
@@ -193,6 +208,7 @@ TABLE_FILE: dict[str, Any] = {
             "key": _names(),
             "parent": _names(),
             "on_conflict": {"type": "string", "allowed": ["quarantine", "refuse"]},
+            "year_column": _NAME,
             "doc": _DOC,
         },
     },

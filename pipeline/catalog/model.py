@@ -144,6 +144,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     examples: tuple[Example, ...] = ()
     doc: str = ""
+    #: The column that states a row's tax year; a row of another year is quarantined, a member that begins with them refused.
+    year_column: str | None = None
 
     @property
     def is_keyed(self) -> bool:
@@ -172,6 +174,7 @@ class Table:
 class Archive:
     """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year.
 
+    ``nested`` says that members may lie in zip archives inside the archive, one level deep.
     ``fallback`` is the path of another file that stands in when the first one is bad. ``sha256`` pins the bytes of a tax year.
     """
 
@@ -179,6 +182,7 @@ class Archive:
     path: str
     required: bool = True
     years: tuple[int, int] | None = None
+    nested: bool = False
     fallback: str | None = None
     sha256: Mapping[int, str] = field(default_factory=dict)
 
@@ -221,6 +225,20 @@ class VersionField:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """What bytes ``start`` to ``end`` (1-based, inclusive) of a member's first line must say, blanks around it aside.
+
+    In ``value`` ``{year}`` stands for the tax year. So an export of another year or county is told before a row of it is read.
+    """
+
+    archive: str
+    member: str
+    start: int
+    end: int
+    value: str
+
+
+@dataclass(frozen=True)
 class Gate:
     """What must hold between staging and publishing.
 
@@ -235,11 +253,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold before it is taken for an attack: members, bytes a member, and bytes out for bytes in."""
+    """What an archive may hold before it is taken for an attack: members, bytes a member, bytes out for bytes in, bytes in all."""
 
     max_members: int
     max_member_bytes: int
     max_ratio: float
+    max_bytes: int = 256 << 30
 
 
 @dataclass(frozen=True)
@@ -269,6 +288,7 @@ class Source:
     mirrors: tuple[str, ...] = ()
     #: Public addresses may be asked over plain http, too.
     allow_http: bool = False
+    expects: tuple[Expectation, ...] = ()
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
         """The archives wanted of a tax year, in the order of the file."""

@@ -23,8 +23,11 @@ ROW_HASH_VERSION: int = 1
 
 def table_recipe(table: Table) -> str:
     """The recipe of a table: 12 hexadecimal digits."""
+    # Only where there is one: a table without it keeps its recipe.
+    year = {"year_column": table.year_column} if table.year_column else {}
     return _digest(
         {
+            **year,
             "transform": TRANSFORM_REVISION,
             "row_hash": ROW_HASH_VERSION,
             "key": table.key,
@@ -53,8 +56,10 @@ def release_recipe(source: Source, year: int) -> str:
     that states the export's version.
     """
     version = source.version
+    expects = sorted([one.archive, one.member.casefold(), one.start, one.end, one.value] for one in source.expects)
     return _digest(
         {
+            **({"expects": expects} if expects else {}),
             "tables": sorted(
                 (
                     table.name,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.catalog import checks
-from pipeline.catalog.model import Archive, Gate, Limits, ProbeRule, Source, VersionField
+from pipeline.catalog.model import Archive, Expectation, Gate, Limits, ProbeRule, Source, VersionField
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
 
 #: A PACS export holds some 20 members, the largest of 10 GB; blank-padded ones shrink 200 to 1.
@@ -33,7 +33,8 @@ def archives(file: TomlFile) -> tuple[Archive, ...]:
             raise file.error((*where, "fallback"), "the same path", "the path of another file")
         pins = {int(year): sha256 for year, sha256 in keys.get("sha256", {}).items()}
         years = checks.years(file, where, keys)
-        archives.append(Archive(name, keys["path"], keys.get("required", True), years, keys.get("fallback"), pins))
+        is_required, is_nested = keys.get("required", True), keys.get("nested", False)
+        archives.append(Archive(name, keys["path"], is_required, years, is_nested, keys.get("fallback"), pins))
     return tuple(archives)
 
 
@@ -108,6 +109,21 @@ def version(file: TomlFile) -> VersionField | None:
     if keys["start"] > keys["end"]:
         raise file.error(("version",), f"bytes {keys['start']} to {keys['end']}", "start <= end")
     return VersionField(**keys)
+
+
+def expectations(file: TomlFile) -> tuple[Expectation, ...]:
+    """``[[expect]]``: what an export must say of itself."""
+    found = []
+    for number, keys in enumerate(file.document.get("expect", ())):
+        where: KeyPath = ("expect", number)
+        if keys["archive"] not in file.document["archives"]:
+            raise file.error((*where, "archive"), repr(keys["archive"]), f"one of {', '.join(file.document['archives'])}")
+        if keys["start"] > keys["end"]:
+            raise file.error(where, f"bytes {keys['start']} to {keys['end']}", "start <= end")
+        if "{" in (rest := keys["value"].replace("{year}", "")) or "}" in rest:
+            raise file.error((*where, "value"), repr(keys["value"]), "a text, with {year} for the tax year and no other placeholder")
+        found.append(Expectation(**keys))
+    return tuple(found)
 
 
 def check_floors(file: TomlFile, where: KeyPath, source: Source) -> None:

@@ -57,6 +57,7 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
         indexes=tuple(Index(tuple(keys["columns"])) for keys in document.get("index", ())),
         examples=tuple(_example(file, number, keys) for number, keys in enumerate(document.get("example", ()))),
         doc=head.get("doc", ""),
+        year_column=head.get("year_column"),
     )
     checks.check_table(file, table)
     return table, file

@@ -14,16 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from pipeline.catalog.model import Limits
-from pipeline.errors import ArchiveError, ChecksumMismatch
-from pipeline.extract.archive import Kind, OpenArchive, kind_of, readable, reading
+from pipeline.errors import ArchiveError, ArchiveTooLarge, ChecksumMismatch, UnsafeArchive
+from pipeline.extract.archive import Kind, readable, reading
 from pipeline.extract.cut import LineCutter
 from pipeline.extract.folder import create_file, existing_manifest, working_folder, write_all, writing
-from pipeline.extract.stream_archive import GzArchive, TarArchive
+from pipeline.extract.nested import entries_within
+from pipeline.extract.opening import open_archive
+from pipeline.extract.recheck import differences
 from pipeline.extract.wanted import MANIFEST, Selection, WantedMember
-from pipeline.extract.zip_archive import ZipArchive
 from pipeline.handoff import Manifest, Member, OnEvent, ignore, publish_folder, write_json
 
 PART_BYTES = 64 << 20
@@ -62,6 +62,7 @@ class ExtractManager:
         members: Sequence[WantedMember] | None = None,
         sha256: str | None = None,
         archive_name: str | None = None,
+        nested: bool = False,
     ) -> Manifest:
         """Extract the wanted members into ``dest_dir``; a folder that is there already is returned as it is.
 
@@ -73,13 +74,16 @@ class ExtractManager:
             members: what is wanted; None: every file, under its own path.
             sha256: the archive's, when it is known; else it is computed.
             archive_name: the archive's name in the manifest and in messages, when the file is called otherwise.
+            nested: look for members in zip archives inside the archive too, one level deep.
 
         Returns:
             The manifest; ``Member.name`` is the wanted member's declared name.
 
         Raises:
-            ArchiveError: damage in a wanted member or in the archive's structure, an unsafe entry, a limit exceeded, or
-                ``dest_dir`` is not what an extraction made.
+            ArchiveError: damage in a wanted member or in the archive's structure, or ``dest_dir`` is not what an extraction made.
+            UnsafeArchive: an entry, wanted or not, that no safe archive has.
+            ArchiveTooLarge: a limit is exceeded.
+            UnreadableMember: a wanted member is encrypted, or compressed in a way that is not read.
             MemberError: a required member is missing, or a wanted one is there twice.
             ChecksumMismatch: the archive is not the one of ``sha256``.
             DiskError: writing or reading failed.
@@ -91,9 +95,9 @@ class ExtractManager:
         name = archive_name or archive_path.name
         selection = Selection(name, members)
         if sha256 is None or validate:
-            sha256 = _archive_sha256(archive_path, name, sha256)
+            sha256 = archive_sha256(archive_path, name, sha256)
         with working_folder(dest_dir) as part:
-            extracted = tuple(self._extract_into(part, archive_path, name, selection, validate))
+            extracted = tuple(self._extract_into(part, archive_path, name, selection, validate, nested))
             with writing(dest_dir):
                 write_json(part / MANIFEST, Manifest(name, sha256, extracted))
                 publish_folder(part, dest_dir)
@@ -103,65 +107,84 @@ class ExtractManager:
         return published
 
     def stream_extract(
-        self, archive_path: Path, file_filter: Callable[[str], bool] | None = None
+        self, archive_path: Path, file_filter: Callable[[str], bool] | None = None, *, nested: bool = False
     ) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Yield the files of an archive without writing any: the path that :meth:`extract_archive` itself takes.
 
         Args:
             archive_path: the archive.
             file_filter: is asked with each file's path inside the archive; None: all.
+            nested: yield the files of zip archives inside the archive instead of those archives, one level deep; their paths
+                begin with the inner archive's. Such an archive is held in a temporary file without a name while it is read.
 
         Yields:
             Path and chunks of bytes, in the archive's order. The chunks are to be read before the next file is asked for; a
             file's CRC is checked with its last chunk, so one that is not read to its end is not checked.
 
         Raises:
-            ArchiveError: damage, an unsafe entry (whether the filter takes it or not), a limit exceeded.
+            ArchiveError: damage.
+            UnsafeArchive: an unsafe entry, whether the filter takes it or not.
+            ArchiveTooLarge: a limit is exceeded.
+            UnreadableMember: a file that is read is encrypted, or compressed in a way that is not read.
             DiskError: reading failed.
         """
-        return self._stream(archive_path, archive_path.name, file_filter or (lambda name: True), lambda: None)
+        return self._stream(archive_path, archive_path.name, file_filter or (lambda name: True), lambda: None, nested, None)
 
     def verify_archive(self, archive_path: Path) -> ArchiveReport:
         """Read every member to its end, checksums included.
 
         Raises:
-            ArchiveError: damage anywhere, an unsafe entry, a limit exceeded.
+            ArchiveError: damage anywhere, or one of its kinds: an unsafe entry, a limit exceeded, a member that cannot be read.
             DiskError: reading failed.
         """
         with readable(archive_path, archive_path.name) as file:
-            kind = self._open(file, archive_path.name).kind
+            kind = open_archive(file, archive_path.name, self._limits).kind
         members = size = 0
         for _, chunks in self.stream_extract(archive_path):
             members += 1
             size += sum(map(len, chunks))
         return ArchiveReport(kind, members, size)
 
+    def verify_members(self, folder: Path) -> tuple[str, ...]:
+        """Read every member of an extracted folder again and compare it with the manifest.
+
+        Returns:
+            In what they differ, a sentence each; empty when all is as it was measured.
+
+        Raises:
+            ArchiveError: there is no manifest, or none that can be read.
+            DiskError: reading failed.
+        """
+        return differences(folder)
+
     def _stream(
-        self, path: Path, archive: str, accepts: Callable[[str], bool], on_listed: Callable[[], None]
+        self,
+        path: Path,
+        archive: str,
+        accepts: Callable[[str], bool],
+        on_listed: Callable[[], None],
+        nested: bool,
+        scratch: Path | None,
     ) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Yield what is accepted; ``on_listed`` is called once all names are known, before the first byte if possible."""
         with readable(path, archive) as file:
-            opened = self._open(file, archive)
+            opened = open_archive(file, archive, self._limits)
+            is_listed = opened.is_listed and not nested
             entries = opened.entries()
-            if opened.is_listed:
+            if nested:
+                entries = entries_within(opened, archive, path.stat().st_size, self._limits, scratch)
+            if is_listed:
                 entries = iter([entry for entry in entries if accepts(entry.name)])
                 on_listed()
             for entry in entries:
-                if opened.is_listed or accepts(entry.name):
+                if is_listed or accepts(entry.name):
                     yield entry.name, entry.chunks()
-            if not opened.is_listed:
+            if not is_listed:
                 on_listed()
 
-    def _open(self, file: IO[bytes], archive: str) -> OpenArchive:
-        with reading(archive):
-            kind = kind_of(file, archive)
-        if kind == "zip":
-            return ZipArchive(file, archive, self._limits)
-        if kind == "gz":
-            return GzArchive(file, archive, self._limits)
-        return TarArchive(file, archive, self._limits, kind)
-
-    def _extract_into(self, folder: Path, path: Path, archive: str, selection: Selection, validate: bool) -> Iterator[Member]:
+    def _extract_into(
+        self, folder: Path, path: Path, archive: str, selection: Selection, validate: bool, nested: bool
+    ) -> Iterator[Member]:
         """Write the wanted members into the working folder, and yield what they are."""
         files: dict[str, str | None] = {}
 
@@ -169,7 +192,7 @@ class ExtractManager:
             files[name] = selection.file_for(name)
             return validate or files[name] is not None
 
-        for name, chunks in self._stream(path, archive, accepts, selection.check):
+        for name, chunks in self._stream(path, archive, accepts, selection.check, nested, folder):
             file = files[name]
             if file is None:
                 self._read_unneeded(archive, name, chunks)
@@ -208,12 +231,24 @@ class ExtractManager:
         try:
             for _ in chunks:
                 pass
+        except (UnsafeArchive, ArchiveTooLarge):
+            raise
         except ArchiveError as error:
             self._on_event("extract.unneeded_member_damaged", {"archive": archive, "member": name, "error": str(error)})
 
 
-def _archive_sha256(path: Path, archive: str, expected: str | None) -> str:
-    """Hash the archive; ChecksumMismatch when it is not the expected one."""
+def archive_sha256(path: Path, archive: str, expected: str | None) -> str:
+    """Hash an archive.
+
+    Args:
+        path: the file.
+        archive: its name, for messages.
+        expected: the sha256 that it must have; None: any.
+
+    Raises:
+        ChecksumMismatch: it has another one.
+        DiskError: it cannot be read.
+    """
     with readable(path, archive) as file, reading(archive):
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and found != expected.lower():

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from pipeline.catalog.model import Limits
-from pipeline.errors import ArchiveError
+from pipeline.errors import ArchiveTooLarge, UnsafeArchive
 
 #: Up to here any ratio passes: blank-padded fixed-width members of 200:1 are real, and this much harms no disk.
 RATIO_FREE_BYTES = 64 << 20
@@ -23,12 +23,24 @@ MAX_COMPONENT_BYTES = 255
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-zA-Z]:")
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 _LOOK = "do not open it by hand; compare with the publisher"
 
 
-def unsafe(archive: str, seen: str, expected: str) -> ArchiveError:
+def unsafe(archive: str, seen: str, expected: str) -> UnsafeArchive:
     """The error of an archive that holds what a safe one does not."""
-    return ArchiveError(f"{archive}: {seen}", expected, _LOOK)
+    return UnsafeArchive(f"{archive}: {seen}", expected, _LOOK)
+
+
+def too_large(archive: str, seen: str, expected: str) -> ArchiveTooLarge:
+    """The error of an archive beyond the source's limits."""
+    return ArchiveTooLarge(f"{archive}: {seen}", expected, "compare with the publisher; if it is right, raise the limit in source.toml")
 
 
 def safe_name(archive: str, name: str) -> str:
@@ -39,42 +51,68 @@ def safe_name(archive: str, name: str) -> str:
         name: as the archive has it, undamaged by any library's cleaning.
 
     Raises:
-        ArchiveError: it leads, or might lead, out of the folder, or to something other than a file in it.
+        UnsafeArchive: it leads, or might lead, out of the folder, or to something other than a file in it; the message says how.
     """
+    why = _danger(name)
+    if why:
+        shown = ascii(name if len(name) <= 100 else f"{name[:100]}...")
+        raise unsafe(archive, f"the entry's name {shown} is unsafe: {why}", "names of files inside the archive's own folder")
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def _danger(name: str) -> str | None:
+    """What is dangerous about a name; None: nothing."""
+    if "\0" in name:
+        return "a NUL in it"
+    if any(ord(character) < 32 or ord(character) == 127 or 0xD800 <= ord(character) <= 0xDFFF for character in name):
+        return "a control character, or no character at all, in it"
     slashed = name.replace("\\", "/")
     path = PurePosixPath(slashed)
-    is_bad = (
-        not path.parts
-        or path.is_absolute()
-        or ".." in path.parts
-        or _DRIVE.match(slashed) is not None
-        or any(ord(character) < 32 or ord(character) == 127 or 0xD800 <= ord(character) <= 0xDFFF for character in name)
-        or any(_DEVICE.fullmatch(part) for part in path.parts)
-    )
-    if not is_bad:
-        sizes = [len(part.encode("utf-8")) for part in path.parts]
-        is_bad = max(sizes) > MAX_COMPONENT_BYTES or sum(sizes) + len(sizes) > MAX_NAME_BYTES
-    if is_bad:
-        shown = ascii(name if len(name) <= 100 else f"{name[:100]}...")
-        raise unsafe(archive, f"the entry's name {shown} is unsafe", "names of files inside the archive's own folder")
-    return path.as_posix()
+    if not path.parts:
+        return "it is empty"
+    if slashed.startswith("//"):
+        return "a share of another machine (UNC)"
+    if path.is_absolute():
+        return "an absolute path"
+    if ".." in path.parts:
+        return "a step to the parent folder"
+    if _DRIVE.match(slashed):
+        return "a drive letter"
+    for part in path.parts:
+        if _DEVICE.fullmatch(part):
+            return f"{part} is a device"
+    sizes = [len(part.encode("utf-8")) for part in path.parts]
+    if max(sizes) > MAX_COMPONENT_BYTES or sum(sizes) + len(sizes) > MAX_NAME_BYTES:
+        return f"longer than {MAX_COMPONENT_BYTES} bytes a component, or {MAX_NAME_BYTES} in all"
+    return None
 
 
 def check_mode(archive: str, name: str, mode: int) -> None:
-    """Raise ArchiveError when a Unix mode (0: none stated) is that of a link, a device or a pipe, or has setuid bits."""
+    """Judge a Unix mode; 0: none is stated.
+
+    Raises:
+        UnsafeArchive: it is that of a link, a device or a pipe, or has setuid or setgid bits.
+    """
     kind = stat.S_IFMT(mode)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (mode & (stat.S_ISUID | stat.S_ISGID) and kind != stat.S_IFDIR):
-        raise unsafe(archive, f"the entry {name} has mode {stat.filemode(mode)}", "plain files and folders")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise not_a_file(archive, name, _KINDS.get(kind, "of an unknown kind"), stat.filemode(mode))
+    if mode & (stat.S_ISUID | stat.S_ISGID) and kind != stat.S_IFDIR:
+        raise unsafe(archive, f"the entry {name} has mode {stat.filemode(mode)}: setuid or setgid", "files without")
+
+
+def not_a_file(archive: str, name: str, what: str, shown: str) -> UnsafeArchive:
+    """The error of an entry that is neither a file nor a folder."""
+    return unsafe(archive, f"the entry {name} is {what}, mode or type {shown}", "plain files and folders")
 
 
 def check_count(archive: str, count: int, limits: Limits) -> None:
-    """Raise ArchiveError when there are more entries than the limit."""
+    """Raise ArchiveTooLarge when there are more entries than the limit."""
     if count > limits.max_members:
-        raise unsafe(archive, f"at least {count} entries", f"at most {limits.max_members} (limits.max_members)")
+        raise too_large(archive, f"at least {count} entries", f"at most {limits.max_members} (limits.max_members)")
 
 
 def check_size(archive: str, name: str, bytes_out: int, bytes_in: int, limits: Limits) -> None:
-    """Judge a size, declared or counted while inflating.
+    """Judge a member's size, declared or counted while inflating.
 
     Args:
         archive: the archive's name, for the message.
@@ -84,16 +122,31 @@ def check_size(archive: str, name: str, bytes_out: int, bytes_in: int, limits: L
         limits: of the source.
 
     Raises:
-        ArchiveError: more than ``max_member_bytes``; or more than 64 MiB and more than ``max_ratio`` bytes out for one in.
+        ArchiveTooLarge: more than ``max_member_bytes``; or more than 64 MiB and more than ``max_ratio`` bytes out for one in.
     """
     if bytes_out > limits.max_member_bytes:
-        raise unsafe(
+        raise too_large(
             archive,
             f"{name} has at least {bytes_out} bytes",
             f"at most {limits.max_member_bytes} (limits.max_member_bytes)",
         )
+    _check_ratio(archive, name, bytes_out, bytes_in, limits)
+
+
+def check_total(archive: str, bytes_out: int, bytes_in: int, limits: Limits) -> None:
+    """Judge the bytes of all entries together, declared or counted while inflating; small bombs add up to a large one.
+
+    Raises:
+        ArchiveTooLarge: more than ``max_bytes``; or more than 64 MiB and more than ``max_ratio`` bytes out for one in.
+    """
+    if bytes_out > limits.max_bytes:
+        raise too_large(archive, f"its members have at least {bytes_out} bytes", f"at most {limits.max_bytes} (limits.max_bytes)")
+    _check_ratio(archive, "the whole", bytes_out, bytes_in, limits)
+
+
+def _check_ratio(archive: str, name: str, bytes_out: int, bytes_in: int, limits: Limits) -> None:
     if bytes_out > RATIO_FREE_BYTES and bytes_out > limits.max_ratio * max(1, bytes_in):
-        raise unsafe(
+        raise too_large(
             archive,
             f"{name} inflates {bytes_in} bytes to at least {bytes_out}",
             f"at most {limits.max_ratio:g} bytes for one (limits.max_ratio)",
@@ -101,7 +154,7 @@ def check_size(archive: str, name: str, bytes_out: int, bytes_in: int, limits: L
 
 
 def check_overlap(archive: str, spans: Iterable[tuple[int, int, str]], end: int) -> None:
-    """Raise ArchiveError when two entries use the same bytes of the archive.
+    """Raise UnsafeArchive when two entries use the same bytes of the archive.
 
     Args:
         archive: the archive's name, for the message.

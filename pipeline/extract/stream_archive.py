@@ -1,28 +1,58 @@
-"""Archives that are read from front to back: TAR, TAR.GZ and a single file under GZ.
+"""Archives that are read from front to back: TAR, plain or under gzip, bzip2 or xz, and a single file under gzip.
 
 Sizes are counted while inflating, so that what a header claims does not matter. A TAR has no directory: an unsafe entry is
 found when the reading comes to it, and one behind the last wanted member is found too, because the reading goes on to the
-end. A TAR that stops without its end mark is damaged; tarfile alone would take it for complete.
+end. A TAR that stops without its end mark is damaged; tarfile alone would take it for complete. A plain TAR has no checksum of
+its content: there, only the archive's own sha256 tells damage.
 """
 
 from __future__ import annotations
 
 import functools
-import gzip
-import io
+import stat
 import tarfile
 from collections.abc import Iterator
 from typing import IO, cast
 
 from pipeline.catalog.model import Limits
-from pipeline.extract.archive import CHUNK_BYTES, Entry, Kind, damaged, reading
-from pipeline.extract.safety import check_count, check_mode, check_size, safe_name, unsafe
+from pipeline.extract.archive import INFLATERS, Entry, Kind, damaged, reading
+from pipeline.extract.inflate import CHUNK_BYTES, READ_BYTES
+from pipeline.extract.safety import check_count, check_mode, check_size, check_total, not_a_file, safe_name, unsafe
 
 _END_MARK = bytes(tarfile.BLOCKSIZE)
+_TYPES = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+}
+
+
+def inflated(file: IO[bytes], kind: Kind) -> Iterator[bytes]:
+    """The content of a compressed file, one stream of it after the other; zeros between and behind them are padding.
+
+    Raises:
+        EOFError: it breaks off. Other damage: as the inflater says, one of ``INFLATE_ERRORS``.
+        OSError: it cannot be read.
+    """
+    make = INFLATERS[kind]
+    stream = make()
+    while compressed := file.read(READ_BYTES):
+        while compressed:
+            if stream.is_complete:
+                compressed = compressed.lstrip(b"\0")
+                if not compressed:
+                    break
+                stream = make()
+            yield from stream.feed(compressed)
+            compressed = stream.rest if stream.is_complete else b""
+    if not stream.is_complete:
+        raise EOFError("it breaks off")
 
 
 class GzArchive:
-    """One file under GZ, named as the archive without ``.gz``.
+    """One file under gzip, named as the archive without ``.gz``.
 
     Args:
         file: the archive.
@@ -30,7 +60,7 @@ class GzArchive:
         limits: of the source.
 
     Raises:
-        ArchiveError: the name is unsafe.
+        UnsafeArchive: the name is unsafe.
     """
 
     kind: Kind = "gz"
@@ -48,25 +78,26 @@ class GzArchive:
 
     def _chunks(self) -> Iterator[bytes]:
         size = 0
-        with gzip.GzipFile(fileobj=self._file) as inflated:
-            while True:
-                with reading(self._archive, self._name):
-                    chunk = inflated.read(CHUNK_BYTES)
-                if not chunk:
-                    return
-                size += len(chunk)
-                check_size(self._archive, self._name, size, self._file.tell(), self._limits)
-                yield chunk
+        chunks = inflated(self._file, self.kind)
+        while True:
+            with reading(self._archive, self._name):
+                chunk = next(chunks, None)
+                at = self._file.tell()
+            if chunk is None:
+                return
+            size += len(chunk)
+            check_size(self._archive, self._name, size, at, self._limits)
+            yield chunk
 
 
 class TarArchive:
-    """A TAR, plain or under GZ.
+    """A TAR, plain or compressed as a whole.
 
     Args:
         file: the archive.
         archive: its name, for messages.
         limits: of the source.
-        kind: ``tar`` or ``tar.gz``.
+        kind: one of the ``tar`` kinds.
     """
 
     is_listed = False
@@ -75,7 +106,7 @@ class TarArchive:
         self.kind: Kind = kind
         self._archive = archive
         self._limits = limits
-        self._reader = _ForwardReader(file, archive, limits, is_gzip=kind == "tar.gz")
+        self._reader = _ForwardReader(file, archive, limits, kind)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the files, in order; one that is passed over is not checked beyond its header."""
@@ -102,9 +133,11 @@ class TarArchive:
         if header.isdir() and header.name == ".":
             return None
         name = safe_name(self._archive, header.name)
-        if not (header.isreg() or header.isdir()) or header.issparse():
-            raise unsafe(self._archive, f"the entry {name} is of type {header.type!r}", "plain files and folders")
-        check_mode(self._archive, name, header.mode & 0o6000 if header.isreg() else 0)
+        if header.issparse():
+            raise not_a_file(self._archive, name, "a sparse file", repr(header.type))
+        if not (header.isreg() or header.isdir()):
+            raise not_a_file(self._archive, name, _TYPES.get(header.type, "of an unknown kind"), repr(header.type))
+        check_mode(self._archive, name, (stat.S_IFREG if header.isreg() else stat.S_IFDIR) | (header.mode & 0o7777))
         check_size(self._archive, name, header.size, header.size, self._limits)
         return name if header.isreg() else None
 
@@ -125,31 +158,34 @@ class _ForwardReader:
     A single read is refused beyond what a header may need, so that a header cannot ask for memory.
     """
 
-    def __init__(self, file: IO[bytes], archive: str, limits: Limits, *, is_gzip: bool) -> None:
+    def __init__(self, file: IO[bytes], archive: str, limits: Limits, kind: Kind) -> None:
         self._raw = file
-        self._source: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if is_gzip else file
+        self._is_plain = kind == "tar"
+        self._chunks = iter(functools.partial(file.read, CHUNK_BYTES), b"") if self._is_plain else inflated(file, kind)
+        self._open = b""
         self._archive = archive
         self._limits = limits
-        self._is_gzip = is_gzip
         self._at = 0
         self.last_read = b""
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= CHUNK_BYTES:
             raise unsafe(self._archive, f"a header of {size} bytes", f"at most {CHUNK_BYTES}")
-        pieces = io.BytesIO()
-        while pieces.tell() < size:
-            piece = self._source.read(size - pieces.tell())
-            if not piece:
-                break
-            pieces.write(piece)
-        self.last_read = pieces.getvalue()
+        pieces = []
+        missing = size
+        while missing:
+            if not self._open:
+                self._open = next(self._chunks, b"")
+                if not self._open:
+                    break
+            piece, self._open = self._open[:missing], self._open[missing:]
+            pieces.append(piece)
+            missing -= len(piece)
+        self.last_read = b"".join(pieces)
         self._at += len(self.last_read)
-        if self._is_gzip:
-            whole = Limits(
-                self._limits.max_members, self._limits.max_member_bytes * self._limits.max_members, self._limits.max_ratio
-            )
-            check_size(self._archive, "the whole", self._at, self._raw.tell(), whole)
+        # What is padding or skipped counts as well.
+        if not self._is_plain:
+            check_total(self._archive, self._at, self._raw.tell(), self._limits)
         return self.last_read
 
     def tell(self) -> int:
@@ -163,6 +199,6 @@ class _ForwardReader:
         return self._at
 
     def read_to_end(self) -> None:
-        """Read the padding, and with it a gzip's checksum."""
+        """Read the padding, and with it the last checksum."""
         while self.read(CHUNK_BYTES):
             pass

@@ -32,13 +32,14 @@ class WantedMember:
     required: bool = True
 
 
-def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: int) -> str:
-    """Return 12 hexadecimal digits that identify what an extraction is asked for: members (in any order), limits, part size."""
+def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: int, *, nested: bool = False) -> str:
+    """Return 12 hexadecimal digits that identify what an extraction is asked for: members (in any order), limits, part size, nesting."""
     document = {
         "revision": _CUT_REVISION,
         "members": None if members is None else sorted([m.name, sorted(m.aliases), m.required] for m in members),
         "limits": dataclasses.asdict(limits),
         "part_bytes": part_bytes,
+        "nested": nested,
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]

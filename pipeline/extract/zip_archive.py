@@ -1,8 +1,9 @@
 """A ZIP archive, judged whole before a byte of it is inflated.
 
 The directory is sized up before it is read, so that a million entries cost nothing; then every entry's name, mode, size
-and place in the file is checked. Stored and deflated members are read; others, and encrypted ones, are refused by name when
-they are wanted. A member's CRC and length are checked with its last byte.
+and place in the file is checked. The standard library reads the directory; members are inflated here, because that is where the
+time goes and because an error is to say where in the archive it lies. Stored, Deflate, Deflate64, bzip2 and LZMA are read;
+others, and encrypted members, are refused by name when they are wanted. A member's CRC and length are checked with its last byte.
 """
 
 from __future__ import annotations
@@ -10,22 +11,34 @@ from __future__ import annotations
 import functools
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from pipeline.catalog.model import Limits
-from pipeline.errors import ArchiveError
-from pipeline.extract.archive import CHUNK_BYTES, Entry, Kind, damaged, reading
-from pipeline.extract.safety import check_count, check_mode, check_overlap, check_size, safe_name, unsafe
+from pipeline.errors import ArchiveError, UnreadableMember
+from pipeline.extract import inflate
+from pipeline.extract.archive import Entry, Kind, damaged, reading
+from pipeline.extract.inflate import READ_BYTES, Inflater, crc32
+from pipeline.extract.safety import check_count, check_mode, check_overlap, check_size, check_total, safe_name, too_large, unsafe
 
-_LOCAL_HEADER_BYTES = 30
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _END_BYTES = 22
 _MAX_COMMENT_BYTES = 65_535
 _LOCATOR_BYTES = 20
 _END64_BYTES = 56
 #: More than a directory entry with the longest safe name needs, with its extra fields and comment.
 _MAX_DIRECTORY_ENTRY_BYTES = 4096
-_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}
+_UTF8_NAME = 0x800
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_METHODS: dict[int, Callable[[], Inflater]] = {
+    zipfile.ZIP_STORED: inflate.Stored,
+    zipfile.ZIP_DEFLATED: inflate.deflate,
+    9: inflate.Deflate64,
+    zipfile.ZIP_BZIP2: inflate.bzip2,
+    zipfile.ZIP_LZMA: inflate.ZipLzma,
+}
+_FEED_ERRORS: tuple[type[Exception], ...] = (*inflate.INFLATE_ERRORS, OSError)
+_UNREAD = {1: "Shrink", 6: "Implode", 10: "DCL Implode", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES"}
 
 
 class ZipArchive:
@@ -58,6 +71,9 @@ class ZipArchive:
             self._check(info, limits)
         with reading(archive):
             check_overlap(archive, [self._span(info) for info in entries], self._zip.start_dir)
+            #: What the directory states of all members together.
+            self.stated_bytes = sum(info.file_size for info in entries)
+            check_total(archive, self.stated_bytes, file.seek(0, 2), limits)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the files, in the directory's order."""
@@ -82,7 +98,7 @@ class ZipArchive:
             count, directory_bytes = struct.unpack_from("<QQ", tail, end64 + 32)
         check_count(self._archive, count, limits)
         if directory_bytes > limits.max_members * _MAX_DIRECTORY_ENTRY_BYTES:
-            raise unsafe(
+            raise too_large(
                 self._archive,
                 f"a directory of {directory_bytes} bytes",
                 f"one for at most {limits.max_members} entries (limits.max_members)",
@@ -102,31 +118,73 @@ class ZipArchive:
     def _span(self, info: zipfile.ZipInfo) -> tuple[int, int, str]:
         """The bytes of the archive that an entry takes, its own header's name and extra field included."""
         self._file.seek(info.header_offset)
-        header = self._file.read(_LOCAL_HEADER_BYTES)
-        before_content = _LOCAL_HEADER_BYTES
-        if len(header) == _LOCAL_HEADER_BYTES and header.startswith(b"PK\x03\x04"):
+        header = self._file.read(_LOCAL_HEADER.size)
+        before_content = _LOCAL_HEADER.size
+        if len(header) == _LOCAL_HEADER.size and header.startswith(b"PK\x03\x04"):
             before_content += sum(struct.unpack_from("<HH", header, 26))
         return info.header_offset, info.header_offset + before_content + info.compress_size, info.orig_filename
 
     def _chunks(self, name: str, info: zipfile.ZipInfo) -> Iterator[bytes]:
-        if info.flag_bits & 0x1:
+        if info.flag_bits & _ENCRYPTED:
             raise self._unreadable(name, "is encrypted")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            method = _METHODS.get(info.compress_type, f"method {info.compress_type}")
-            raise self._unreadable(name, f"is compressed with {method}")
-        size = 0
+        make = _METHODS.get(info.compress_type)
+        if make is None:
+            raise self._unreadable(name, f"is compressed with {_UNREAD.get(info.compress_type, f'method {info.compress_type}')}")
+        size = crc = 0
         with reading(self._archive, name):
-            member = self._zip.open(info)
-        with member:
-            while True:
-                with reading(self._archive, name):
-                    chunk = member.read(CHUNK_BYTES)
-                if not chunk:
-                    break
-                size += len(chunk)
-                yield chunk
+            at = self._content_offset(name, info)
+            chunks = self._inflated(name, info, make(), at)
+        while True:
+            with reading(self._archive, name):
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            size += len(chunk)
+            if size > info.file_size:
+                raise self._damaged(name, at, f"more than the {info.file_size} bytes that the directory states")
+            crc = crc32(chunk, crc)
+            yield chunk
         if size != info.file_size:
-            raise damaged(f"{self._archive}, member {name}", f"{size} bytes where the directory states {info.file_size}")
+            raise self._damaged(name, at, f"{size} bytes where the directory states {info.file_size}")
+        if crc != info.CRC:
+            raise self._damaged(name, at, f"CRC-32 is {crc:08x} where the directory states {info.CRC:08x}")
 
-    def _unreadable(self, name: str, why: str) -> ArchiveError:
-        return unsafe(self._archive, f"the member {name} {why}", "stored or deflated members without a password")
+    def _content_offset(self, name: str, info: zipfile.ZipInfo) -> int:
+        """Where an entry's content begins; its own header must say the same of it as the directory."""
+        self._file.seek(info.header_offset)
+        header = self._file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+            raise self._damaged(name, info.header_offset, "no header there")
+        _, _, flags, method, *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+        own_name = self._file.read(name_bytes).decode("utf-8" if flags & _UTF8_NAME else "cp437")
+        if (own_name, method, flags & _ENCRYPTED) != (info.orig_filename, info.compress_type, 0):
+            raise self._damaged(name, info.header_offset, "its own header there says otherwise than the directory")
+        return int(info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
+
+    def _inflated(self, name: str, info: zipfile.ZipInfo, inflater: Inflater, at: int) -> Iterator[bytes]:
+        """The member's bytes; an error says where in the archive the inflating had come to."""
+        left = info.compress_size
+        self._file.seek(at)
+        while left:
+            compressed = self._file.read(min(left, READ_BYTES))
+            if not compressed:
+                raise self._damaged(name, at, f"{left} bytes are missing")
+            place = at + info.compress_size - left
+            left -= len(compressed)
+            try:
+                yield from inflater.feed(compressed)
+            except _FEED_ERRORS as error:
+                raise self._damaged(name, place, f"{type(error).__name__}: {error}") from error
+        # An LZMA stream may end without a mark; its length and CRC speak for it.
+        if not inflater.is_complete and info.compress_type != zipfile.ZIP_LZMA:
+            raise self._damaged(name, at, "its stream does not come to an end")
+
+    def _damaged(self, name: str, at: int, why: str) -> ArchiveError:
+        return damaged(f"{self._archive}, member {name}, at or after byte {at} of the archive,", why)
+
+    def _unreadable(self, name: str, why: str) -> UnreadableMember:
+        return UnreadableMember(
+            f"{self._archive}: the member {name} {why}",
+            "a member without a password, stored or in Deflate, Deflate64, bzip2 or LZMA",
+            "ask the publisher for such an archive",
+        )

@@ -105,17 +105,19 @@ class ImportTask(PipelineTask):
 
 
 def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
-    """The members that the tables of a tax year, and the version field, want from an archive; by name."""
+    """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
     tables = [table for table in source.tables_for(year) if table.archive == archive]
     members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
-    if source.version and source.version.archive == archive:
-        members.setdefault(source.version.member.lower(), WantedMember(source.version.member, (), True))
+    for field in (source.version, *source.expects):
+        if field and field.archive == archive:
+            members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
     return tuple(members[name] for name in sorted(members))
 
 
 def cut_of(source: Source, year: int, archive: str) -> str:
     """The hash of what is taken out of an archive and how it is cut."""
-    return cut_id(wanted_members(source, year, archive), source.limits, settings().part_bytes)
+    nested = source.archive(archive).nested
+    return cut_id(wanted_members(source, year, archive), source.limits, settings().part_bytes, nested=nested)
 
 
 def table_of(source: Source, name: str) -> Table:

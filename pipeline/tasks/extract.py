@@ -72,6 +72,7 @@ class ExtractArchive(PipelineTask):
                 members=wanted_members(self.of_source(), self.year, self.archive),
                 sha256=archive.read().sha256,
                 archive_name=self.archive,
+                nested=declared.nested,
             )
         except BAD_ARCHIVE as error:
             if not declared.has_stand_in:

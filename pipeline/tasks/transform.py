@@ -12,7 +12,7 @@ from pipeline.targets import PartTarget
 from pipeline.tasks.base import PipelineTask, settings, table_of
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.transform.header import Reading
-from pipeline.transform.layout import choose_layout, read_header, read_version
+from pipeline.transform.layout import check_expected, choose_layout, read_header, read_version
 from pipeline.transform.transformer import DataTransformer
 
 
@@ -45,7 +45,7 @@ class TransformPart(PipelineTask):
             raise MemberError(f"no {table.member} in {self.archive}", "the member that was there when it was cut", "run again")
         reading = reading_of(self.of_source(), table, member, extracted)
         folder = self.output().prepare()
-        transformer = DataTransformer(table, chunk_rows=settings().chunk_rows, on_event=log_event)
+        transformer = DataTransformer(table, chunk_rows=settings().chunk_rows, tax_year=self.year, on_event=log_event)
         transformer.transform_part(extracted.output().path / member.file, member, member.parts[self.part], reading, folder)
 
 
@@ -54,7 +54,11 @@ def reading_of(source: Source, table: Table, member: Member, extracted: ExtractA
 
     Raises:
         LayoutError, HeaderError, EmptyMember: the member is not what the schema file declares.
+        VintageError: the export is of another tax year or county.
     """
+    for expected in source.expects:
+        if expected.archive == table.archive and (stating := extracted.member(expected.member)) is not None:
+            check_expected(stating, expected, extracted.year)
     version = None
     if source.version and source.version.archive == table.archive:
         header = extracted.member(source.version.member)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.catalog.model import Layout, Table, VersionField
-from pipeline.errors import EmptyMember, LayoutError
+from pipeline.catalog.model import Expectation, Layout, Table, VersionField
+from pipeline.errors import EmptyMember, LayoutError, VintageError
 from pipeline.handoff import Member
 from pipeline.transform.header import Reading, read_header
 
-__all__ = ["Reading", "choose_layout", "read_header", "read_version"]
+__all__ = ["Reading", "check_expected", "choose_layout", "read_header", "read_version"]
 
 _UTF16_MARKS = ("\xff\xfe", "\xfe\xff")
 
@@ -80,6 +80,27 @@ def read_version(member_path: Path, field: VersionField) -> str:
             "look at the header member of the export and correct the source's version field",
         )
     return version.decode("ascii")
+
+
+def check_expected(member: Member, expected: Expectation, year: int) -> None:
+    """Compare what an export says of itself with what it was fetched for.
+
+    Args:
+        member: the header member as measured.
+        expected: which bytes of its first line, and what they must say.
+        year: the tax year of the release.
+
+    Raises:
+        VintageError: they say something else: the archive is of another tax year or county.
+    """
+    seen = member.first_line[expected.start - 1 : expected.end].strip(" \t")
+    value = expected.value.format(year=year)
+    if seen != value:
+        raise VintageError(
+            f"{member.name} says {seen!r} at bytes {expected.start} to {expected.end}",
+            f"{value!r}, as for tax year {year}",
+            "look at what the publisher put under this year's address; if the district writes it otherwise now, correct [[expect]]",
+        )
 
 
 def _fits(layout: Layout, year: int, version: str | None, width: int | None) -> bool:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.catalog.model import Column, Table
-from pipeline.errors import AccountingError, CatalogError
+from pipeline.errors import AccountingError, CatalogError, VintageError
 from pipeline.handoff import Member, OnEvent, Part, PartReport, ignore, read_json
 from pipeline.transform.coerce import Mask, Refusal, coerce_column, coerce_text, declared_nulls, reader_of
 from pipeline.transform.header import Reading
@@ -35,6 +36,7 @@ class DataTransformer:
     Args:
         table: the table's declaration.
         chunk_rows: the most rows held at once; 20,000 rows of 71 columns take about 200 MB.
+        tax_year: the release's, which the table's year column must state; None: it is not compared.
         sample_every: every line whose number is a multiple of it goes through Cerberus though nothing is suspect.
         on_event: takes ``transform.slow_rule`` (once a rule that is not compiled) and ``transform.part``.
 
@@ -43,12 +45,19 @@ class DataTransformer:
     """
 
     def __init__(
-        self, table: Table, *, chunk_rows: int = 20_000, sample_every: int = 1000, on_event: OnEvent = ignore
+        self,
+        table: Table,
+        *,
+        chunk_rows: int = 20_000,
+        sample_every: int = 1000,
+        on_event: OnEvent = ignore,
+        tax_year: int | None = None,
     ) -> None:
         """Compile the rules and check that every column can be read."""
         self.table = table
         self.chunk_rows = chunk_rows
         self.sample_every = sample_every
+        self.tax_year = tax_year
         self.on_event = on_event
         for column in table.columns:
             reader_of(column)
@@ -201,6 +210,7 @@ class DataTransformer:
         """The good rows of a chunk, hashed and numbered, and the refused ones in the order of their lines."""
         typed = self._type_chunk(chunk)
         messages = typed.messages()
+        self._mark_other_years(typed.rows, messages)
         suspect = self.rules.suspects(typed.rows)
         sampled = chunk.line_numbers % self.sample_every == 0
         for row in np.flatnonzero(suspect | sampled).tolist():
@@ -221,6 +231,42 @@ class DataTransformer:
         rows = rows if is_good.all() else rows.filter(pa.array(is_good))
         rows = rows.append_column("row_hash", row_hashes(rows, self.table.columns))
         return rows, sorted(refused, key=lambda line: line.line)
+
+    def check_tax_year(self, member_path: Path, member: Member, reading: Reading) -> None:
+        """Look at a member's first rows: do they state the release's tax year? Nothing is asked of a table without a year column.
+
+        Args:
+            member_path: the extracted member.
+            member: the member as measured.
+            reading: as decided for the member by ``read_header``.
+
+        Raises:
+            VintageError: more than half of those that state a tax year state another one.
+        """
+        if self.table.year_column is None or self.tax_year is None or not member.parts:
+            return
+        parse = self.parse_fixed_width if reading.layout.format == "fixed_width" else self.parse_delimited
+        first = next(parse(member_path, reading, part=member.parts[0]), None)
+        if first is None:
+            return
+        years = self._type_chunk(first).rows.column(self.table.year_column).drop_null()
+        others = pc.filter(years, pc.not_equal(years, self.tax_year))
+        if 2 * len(others) > len(years):
+            common = ", ".join(f"{found['values']} ({found['counts']} rows)" for found in pc.value_counts(others).to_pylist()[:3])
+            raise VintageError(
+                f"{len(others)} of the first {len(years)} rows of {member.name} that state a tax year state {common}",
+                f"tax year {self.tax_year}, as {self.table.qualified} was fetched for",
+                "look at what the publisher put under this year's address; the published rows stay as they are",
+            )
+
+    def _mark_other_years(self, rows: pa.Table, messages: dict[int, dict[str, dict[str, str]]]) -> None:
+        """Refuse the rows that state another tax year than the release's; a row that states none is of this one."""
+        name = self.table.year_column
+        if name is None or self.tax_year is None:
+            return
+        others = pc.fill_null(pc.not_equal(rows.column(name), self.tax_year), False)
+        for row in np.flatnonzero(others.to_numpy(zero_copy_only=False)).tolist():
+            messages.setdefault(row, {}).setdefault(name, {})["other_year"] = f"is not {self.tax_year}"
 
     def _type_chunk(self, chunk: Chunk) -> Typed:
         """Every column of the table, typed; a column that the layout does not have is NULL."""

@@ -161,8 +161,8 @@ def test_every_key_of_the_language_is_documented():
         elif line.startswith("| `"):
             documented.setdefault(heading, Counter())[line.split("`")[1]] += 1
     headings = {"archives.*": "[archives.<name>]", "profile.*": "[profile.<name>]", "profile.*.gate": "[profile.<name>.gate]",
-                "profile.*.probe": "[profile.<name>.probe]",
-                "layout": "[[layout]]", "index": "[[index]]", "example": "[[example]]", "columns.*": "[columns]"}  # fmt: skip
+                "profile.*.probe": "[profile.<name>.probe]", "layout": "[[layout]]", "index": "[[index]]", "example": "[[example]]",
+                "expect": "[[expect]]", "columns.*": "[columns]"}  # fmt: skip
     expected: dict[str, Counter[str]] = {}
     for inside, key in (*all_keys(SOURCE_FILE), *all_keys(TABLE_FILE)):
         if inside:

@@ -84,6 +84,56 @@ def test_missing_member_is_refused_by_its_name(world):
     assert world.leftovers() == {}
 
 
+@pytest.mark.fault(35)
+def test_archive_of_another_year_is_refused_before_load_and_held(world):
+    rows = world.offered(REAL)["real_acct.txt"].replace(b"\t2025\t", b"\t2024\t")
+    with_member(world, "real_acct.txt", rows)
+    assert "state 2024 (50 rows)" in run_is_refused(world, "E_VINTAGE")
+    run_is_refused(world, "E_HELD")
+    next_run_is_well(world)
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize(("old", "new"), [(b"20190015", b"20180015"), (b"TRAVIS CENTRAL", b"HIDALGO COUNTY")])
+def test_export_of_another_year_or_county_is_refused_before_load(world, old, new):
+    offered = members(BUNDLE / TRAVIS)
+    assert old in offered["APPR_HDR.TXT"]
+    world.offer(TRAVIS, offered)
+    world.publish("--source", "travis")
+    world.offer(TRAVIS, offered | {"APPR_HDR.TXT": offered["APPR_HDR.TXT"].replace(old, new)})
+    assert "APPR_HDR.TXT says" in run_is_refused(world, "E_VINTAGE", "--source", "travis")
+    run_is_refused(world, "E_HELD", "--source", "travis")
+
+
+def test_verify_finds_nothing_after_a_run_and_a_changed_byte_afterwards(world):
+    verified = world.do(*world.pipeline("verify", "--source", "hcad", "--year", "2025"))
+    assert verified.code == 0 and "all as recorded" in verified.out, verified.text
+    assert {line.split()[2] for line in verified.out.splitlines() if line.startswith("as recorded")} == {"archive", "members", "table"}
+    (member,) = (world.state / "members" / "hcad" / "2025").glob("*/real_mnrl.txt")
+    content = bytearray(member.read_bytes())
+    content[100] ^= 1
+    member.write_bytes(content)
+    verified = world.do(*world.pipeline("verify", "--source", "hcad"))
+    assert verified.code == 31 and "E_VERIFY" in verified.err and "DIFFERS  members" in verified.out, verified.text
+
+
+def test_members_that_the_policy_removed_are_made_again_only_for_work(world):
+    world.configure(world.settings | {"retention.members": "0", "retention.archives": "1"})
+    world.publish("--source", "hcad")
+    kept = world.state / "members" / "hcad" / "2025"
+    assert list(kept.iterdir()) == []
+    attempt = world.last_attempt()
+    assert "nothing new" in world.publish("--source", "hcad").out
+    assert "ExtractArchive" not in world.families(attempt) and list(kept.iterdir()) == []
+    # Another recipe is work: the member comes out of the archive that was kept, without a download.
+    attempt, place = world.last_attempt(), world.mark()
+    column = 'interest_percent = { type = "numeric(9,6)", '
+    world.edit_schema("hcad/real_mnrl.toml", column, f"{column}max = 2, ")
+    world.publish("--source", "hcad", "--year", "2025")
+    assert "ExtractArchive" in world.families(attempt)
+    assert world.asked(place) == [f"HEAD {REAL}"] and list(kept.iterdir()) == []
+
+
 @pytest.mark.fault(38)
 def test_header_with_a_column_too_few_is_refused_and_held(world):
     lines = world.offered(REAL)["real_mnrl.txt"].splitlines()

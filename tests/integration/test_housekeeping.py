@@ -4,7 +4,7 @@ import pytest
 from psycopg2.extras import Json
 
 from pipeline.database.engine import transaction
-from pipeline.housekeeping import sweep
+from pipeline.housekeeping import Retention, sweep
 
 
 @pytest.fixture
@@ -45,6 +45,24 @@ def test_parts_go_members_stay_for_the_current_release_and_archives_for_two(worl
     assert sweep(world.engine, state, "county", 2025) == 0
 
 
+@pytest.mark.parametrize(
+    ("keep", "members", "archives"),
+    [(Retention(1, 0), [], ["c"]), (Retention(3, 2), ["b", "c"], ["a", "b", "c"]), (Retention(1, 3), ["a", "b", "c"], ["c"])],
+)
+def test_policy_says_of_how_many_releases_members_and_archives_stay(world, state, keep, members, archives):
+    sweep(world.engine, state, "county", 2025, keep=keep)
+    assert left(state, "members") == [f"roll-{release}111-cut" for release in members]
+    assert [name for name in left(state, "archives") if "receipt" not in name] == [f"roll-{release}111" for release in archives]
+
+
+def test_leftovers_of_killed_attempts_go_whatever_the_policy(world, state):
+    leftover = state / "members" / "county" / "2025" / ".roll-c111-cut.4711.part"
+    leftover.mkdir()
+    (leftover / "file").write_bytes(b"half")
+    sweep(world.engine, state, "county", 2025, keep=Retention(9, 9))
+    assert not leftover.exists() and left(state, "members") == [f"roll-{release}111-cut" for release in "abc"]
+
+
 def test_nothing_goes_while_something_is_being_staged_or_nothing_is_current(world, state):
     with transaction(world.engine) as cursor:
         cursor.execute("insert into etl.import (source, tax_year, release, recipe, profile) values ('county', 2025, 'd', 'r', 'test')")
@@ -65,4 +83,6 @@ def test_fallback_and_edition_of_a_kept_release_stay_with_it(world, state):
     sweep(world.engine, state, "county", 2025)
     kept = ["roll-b111", "roll-b111.receipt.json", "roll-c111~0a", "roll.fallback-f222", "roll.fallback-f222.receipt.json"]
     assert left(state, "archives") == kept
+    assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]
+    sweep(world.engine, state, "county", 2025, keep=Retention(members=0))
     assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]

@@ -150,12 +150,13 @@ def test_the_script_lists_the_suites_that_are_there_from_any_folder(tmp_path):
     done = command("--list", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     suites = [line.split(":")[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert "stages" in suites
+    assert {"stages", "acquire"} <= set(suites)
 
 
 @pytest.mark.slow
-def test_the_stages_are_measured_for_real(tmp_path):
-    done = command("stages", "--rounds", "1", "--json", str(tmp_path / "stages.json"), cwd=tmp_path, timeout=600)
+@pytest.mark.parametrize("name", ["stages", "acquire"])
+def test_the_stages_are_measured_for_real(tmp_path, name):
+    done = command(name, "--rounds", "1", "--json", str(tmp_path / "stages.json"), cwd=tmp_path, timeout=600)
     # One round is too few to judge by: both verdicts are fine here, an error is not.
     assert done.returncode in (0, 1), done.stderr
     assert "Traceback" not in done.stderr

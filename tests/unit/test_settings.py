@@ -33,7 +33,7 @@ def test_shipped_configuration_is_whole_and_every_key_of_ours_is_read():
 
     config = configparser.ConfigParser()
     config.read(ROOT / "config" / "luigi.cfg")
-    for section in ("paths", "catalog", "database", "download", "extract", "transform", "load"):
+    for section in ("paths", "catalog", "database", "download", "extract", "transform", "load", "retention"):
         declared = {name for name, _ in getattr(settings, section).get_params()}
         assert set(config[section]) == declared, section
 
@@ -54,6 +54,8 @@ def test_relative_state_starts_at_the_checkout_from_any_folder(tmp_path):
         ("[extract]\npart_bytes = many\n", "E_CONFIG"),
         ("[load]\nbatch_rows = 0\n", "[load] batch_rows = 0"),
         ("[transform]\nchunk_rows = -1\n", "chunk_rows"),
+        ("[retention]\narchives = 0\n", "[retention] archives = 0"),
+        ("[retention]\nmembers = -1\n", "members = -1"),
     ],
 )
 def test_wrong_value_is_named(tmp_path, text, words):

@@ -203,6 +203,37 @@ BROKEN = [
         id="version runs backwards",
     ),
     pytest.param(
+        "source",
+        "[gate]",
+        '[[expect]]\narchive = "rol"\nmember = "H"\nstart = 1\nend = 2\nvalue = "x"\n[gate]',
+        ["expect[1].archive", "'rol'"],
+        id="expectation of no archive",
+    ),
+    pytest.param(
+        "source",
+        "[gate]",
+        '[[expect]]\narchive = "roll"\nmember = "H"\nstart = 3\nend = 2\nvalue = "x"\n[gate]',
+        ["bytes 3 to 2"],
+        id="expectation runs backwards",
+    ),
+    pytest.param(
+        "source",
+        "[gate]",
+        '[[expect]]\narchive = "roll"\nmember = "H"\nstart = 1\nend = 2\nvalue = "{county}"\n[gate]',
+        ["expect[1].value", "{year}"],
+        id="expectation with another placeholder",
+    ),
+    pytest.param(
+        "owner", 'key = ["acct"]', 'key = ["acct"]\nyear_column = "yr"', ["table.year_column", "'yr'"], id="year column is missing"
+    ),
+    pytest.param(
+        "owner",
+        'key = ["acct"]',
+        'key = ["acct"]\nyear_column = "name"',
+        ["table.year_column", "no whole number"],
+        id="year column is a text",
+    ),
+    pytest.param(
         "source", "tax_years = [2024", 'tables = "/etc"\ntax_years = [2024', ["source.tables", "'/etc'"], id="tables elsewhere"
     ),
 ]

@@ -133,6 +133,15 @@ def test_version_field_is_in_the_release_recipe(write):
     assert release_recipe(load_source(write(source=("[archives.roll]", version)), environ={}), 2025) != before
 
 
+def test_expectations_are_in_the_release_recipe_so_that_a_corrected_one_lets_a_held_release_go(write):
+    expect = '[[expect]]\narchive = "roll"\nmember = "HEAD.TXT"\nstart = 1\nend = 4\nvalue = "{year}"\n[archives.roll]'
+    recipes = {
+        release_recipe(load_source(write(source=("[archives.roll]", text)), environ={}), 2025)
+        for text in ("[archives.roll]", expect, expect.replace("end = 4", "end = 5"), expect.replace("{year}", "TINY"))
+    }
+    assert len(recipes) == 4
+
+
 def test_gate_and_limits_are_not_in_the_release_recipe(write):
     before = release_recipe(load_source(write(), environ={}), 2025)
     edit = ("owner = 1_000", "owner = 900\n[limits]\nmax_members = 5")
@@ -153,6 +162,7 @@ ANOTHER = {
     "encoding": "ascii", "header": "none", "positions": {"name": (1, 2)}, "absent": ("name",), "unknown_columns": "ignore",
     "key": ("acct", "name"), "parent": ("acct",), "on_conflict": "refuse", "layouts": (), "columns": (),
     "archive": "x", "member": "x", "member_aliases": ("x",), "indexes": (), "examples": (),
+    "year_column": "acct",
 }  # fmt: skip
 
 

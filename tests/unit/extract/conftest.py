@@ -11,9 +11,9 @@ from pipeline.extract import ExtractManager
 @pytest.fixture
 def make_manager() -> Callable[..., ExtractManager]:
     def make(
-        *, max_members: int = 100, max_member_bytes: int = 1 << 30, max_ratio: float = 300.0, **settings: object
+        *, max_members: int = 100, max_member_bytes: int = 1 << 30, max_ratio: float = 300.0, max_bytes: int = 1 << 40, **settings: object
     ) -> ExtractManager:
-        return ExtractManager(limits=Limits(max_members, max_member_bytes, max_ratio), **settings)  # type: ignore[arg-type]
+        return ExtractManager(limits=Limits(max_members, max_member_bytes, max_ratio, max_bytes), **settings)  # type: ignore[arg-type]
 
     return make
 

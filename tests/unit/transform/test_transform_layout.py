@@ -3,9 +3,10 @@
 import pytest
 from member_maker import ACCOUNTS, ARB, BIGINT, ROWS, TEXT, acct, measure, table
 
-from pipeline.catalog.model import Column, Layout, VersionField
-from pipeline.errors import EmptyMember, HeaderError, LayoutError
+from pipeline.catalog.model import Column, Expectation, Layout, VersionField
+from pipeline.errors import EmptyMember, HeaderError, LayoutError, VintageError
 from pipeline.transform import choose_layout, read_header, read_version
+from pipeline.transform.layout import check_expected
 
 HEADER = b"acct\towner\ttot_mkt_val\r\n"
 
@@ -204,3 +205,25 @@ def test_utf16_is_recognised_where_a_record_width_is_wanted(tmp_path):
     of = table(Column("n", BIGINT, "n", start=1, end=4), layouts=(Layout("fixed_width", record_width=4),))
     with pytest.raises(LayoutError, match="UTF-16"):
         reading_of(tmp_path, "0001\r\n0002\r\n".encode("utf-16-le"), of)
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize(
+    ("line", "year", "value", "is_right"),
+    [
+        (b"RUN 2025  TRAVIS      x", 2025, "{year}", True),
+        (b"RUN 2024  TRAVIS      x", 2025, "{year}", False),
+        (b"RUN  2025 TRAVIS      x", 2025, "{year}", True),
+        (b"RUN 202", 2025, "{year}", False),
+        (b"", 2025, "{year}", False),
+    ],
+)
+def test_header_that_names_another_year_is_refused(tmp_path, line, year, value, is_right):
+    path = tmp_path / "HEAD.TXT"
+    path.write_bytes(line + b"\r\n")
+    expected = Expectation("a", "HEAD.TXT", 5, 9, value)
+    if is_right:
+        check_expected(measure(path), expected, year)
+    else:
+        with pytest.raises(VintageError, match=r"HEAD\.TXT says .* at bytes 5 to 9.*'2025', as for tax year 2025"):
+            check_expected(measure(path), expected, year)
