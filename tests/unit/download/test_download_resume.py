@@ -142,6 +142,7 @@ WRONG_ANSWERS = {
     "206 one byte too far": ("206 Partial", {"Content-Range": "bytes 100001-{last}/{size}"}, "rest"),
     "206 that ends early": ("206 Partial", {"Content-Range": "bytes 100000-200000/{size}"}, "rest"),
     "206 of another length": ("206 Partial", {"Content-Range": "bytes 100000-{size}/{more}"}, "rest"),
+    "206 of another length that fits": ("206 Partial", {"Content-Range": "bytes 100000-{size}/{more}"}, "rest and one"),
     "206 without Content-Range": ("206 Partial", {}, "rest"),
     "206 in several parts": ("206 Partial", {"Content-Type": "multipart/byteranges; boundary=x"}, "rest"),
     "206 in other units": ("206 Partial", {"Content-Range": "lines 100000-{last}/{size}"}, "rest"),
@@ -169,7 +170,7 @@ def test_answer_that_does_not_fit_the_part_is_never_joined_to_it(
     status, headers, shape = WRONG_ANSWERS[case]
     size = len(other)
     headers = {name: value.format(last=size - 1, size=size, more=size + 1) for name, value in headers.items()}
-    body = {"": b"", "whole": other, "rest": other[100_000:], "rest and more": other[100_000:] + b"more"}[shape]
+    body = {"": b"", "whole": other, "rest": other[100_000:], "rest and more": other[100_000:] + b"more", "rest and one": other[100_000:] + b"1"}[shape]
 
     def wrong_once(request: Any) -> None:
         if len(server.requests) == 1:
@@ -338,6 +339,23 @@ def test_part_of_another_url_is_not_gone_on_with(
     server.routes["/b.zip"] = hostile.Faithful(other)  # and, as it happens, the same entity tag
     manager.download_file(server.url("/b.zip"), dest)
     assert dest.read_bytes() == other and "range" not in server.requests[0].headers
+
+
+@pytest.mark.fault(9)
+def test_state_never_speaks_for_the_bytes_of_another_version(
+    server: Any, hostile: ModuleType, archive: bytes, other: bytes, manager: DownloadManager, dest: Path
+) -> None:
+    """The first version can be gone on with, the second, in its place, cannot; then the first is back."""
+    keep(server, hostile.Faithful(archive), manager, dest, 100_000)
+    nameless = hostile.Faithful(other, etag=None, last_modified=None, cuts=[150_000])
+
+    def route(request: Any) -> None:
+        (nameless if len(server.requests) == 1 else hostile.Faithful(archive))(request)
+
+    server.routes["/a.zip"] = route
+    manager.download_file(server.url("/a.zip"), dest)
+    assert "range" in server.requests[0].headers and "range" not in server.requests[1].headers
+    assert len(server.requests) == 2 and dest.read_bytes() == archive
 
 
 @pytest.mark.fault(25)
