@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, status, query, quarantine, rollback, accept, verify, up and down.
+"""hcad-pipeline: run, check, status, query, quarantine, rollback, accept, verify, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -88,8 +88,6 @@ def run_command(
     if year and not source:
         raise ConfigurationError("--year without --source", "a source for the year", "add --source")
     orchestrator = ETLOrchestrator()
-    if sample := _started(orchestrator.settings, "sample-server"):
-        os.environ.setdefault("SAMPLE_SERVER_URL", sample.rstrip("/"))
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout,
         "log": log, "force": force,
@@ -111,6 +109,24 @@ def status(as_json: bool) -> None:
     with _database() as (_, engine):
         found = read_status(engine)
     click.echo(json.dumps(found, default=str, indent=1) if as_json else "\n".join(status_lines(found)))
+
+
+@cli.command()
+@click.option("--source", help="One source; without it every one.")
+def check(source: str | None) -> None:
+    """Read every schema file and run its examples; what does not come true is shown. Needs no database and no network."""
+    from pipeline.examples import run_examples
+    from pipeline.settings import find_source, process_sources
+
+    chosen = {source: find_source(source)} if source else process_sources()
+    verdicts = list(run_examples(chosen))
+    for verdict in verdicts:
+        for difference in verdict.differences:
+            click.echo(f"{verdict.table}: {difference}\n    {verdict.example.line!r}")
+    failed = sum(bool(verdict.differences) for verdict in verdicts)
+    tables = sum(len(found.tables) for found in chosen.values())
+    click.echo(f"{len(chosen)} sources, {tables} tables, {len(verdicts)} examples, {failed} of them do not come true")
+    sys.exit(31 if failed else 0)
 
 
 @cli.command()
@@ -176,7 +192,8 @@ def accept(import_id: int, reason: str) -> None:
 
     with _writing(import_id, f"accept {import_id}") as (engine, tokens):
         LoadManager(engine, tokens=tokens).accept_import(import_id, reason=reason, decided_by=_who())
-    click.echo(f"import {import_id} is accepted; run hcad-pipeline run")
+    profile = os.environ.get(configuration.PROFILE)
+    click.echo(f"import {import_id} is accepted; run: hcad-pipeline {f'--profile {profile} ' if profile else ''}run")
 
 
 @cli.command("verify")
@@ -231,13 +248,6 @@ def down() -> None:
     click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-def _started(settings: Settings, name: str) -> str | None:
-    """The URL of a service that ``up`` started in this state folder and that still runs."""
-    from pipeline import services
-
-    return next((service.url for service in services.running(settings.state) if service.name == name), None)
-
-
 @contextmanager
 def _database() -> Iterator[tuple[Settings, Engine]]:
     from pipeline.database.server import open_database
@@ -288,8 +298,8 @@ def shown_url(url: URL) -> str:
 def _show(outcome: RunOutcome) -> None:
     rows = [
         (sync.source, sync.year, table.table, table.read, table.loaded, table.quarantined, table.duplicate, table.filtered,
-         table.written if sync.state == "published" else 0, f"{table.seconds:.1f}")
-        for sync in outcome.syncs for table in sync.tables
+         *((table.written, f"{table.seconds:.1f}") if sync.state == "published" else (0, "0.0")))
+        for sync in outcome.syncs if sync.exit_code == 0 for table in sync.tables
     ]  # fmt: skip
     for line in aligned(TABLE_COLUMNS, rows):
         click.echo(line)

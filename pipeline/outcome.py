@@ -90,9 +90,10 @@ def outcome_of(
     if found and found.state == "published":
         message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
-    if found and found.is_held:
-        return SyncOutcome(source, year, "refused", 31, str(ledger.held(found)), import_id, tables)
     ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
+    if found and found.is_held:
+        refusals = [failure.message for failure in ours if failure.exit_code == 31 and failure.message]
+        return SyncOutcome(source, year, "refused", 31, refusals[0] if refusals else str(ledger.held(found)), import_id, tables)
     if ours:
         worst = min(ours, key=lambda failure: _severity(failure.exit_code))
         code = worst.exit_code or 40

@@ -93,6 +93,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
     try:
         sources = sorted({source for source, _ in syncs})
         with runs.SourceLocks(engine, run_id, sources) as locks:
+            runs.require_profile(engine, settings.profile, sources)
             scheduler_url = request.scheduler_url or _started_luigid(settings) or settings.scheduler_url
             if not request.local_scheduler:
                 scheduler.require_scheduler(scheduler_url)

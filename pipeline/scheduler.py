@@ -33,7 +33,9 @@ def require_scheduler(url: str) -> None:
         requests.head(url, timeout=TIMEOUT_S).raise_for_status()
     except requests.RequestException as error:
         raise SchedulerUnavailable(
-            f"no luigid at {url} ({type(error).__name__})", "a running luigid", "start scripts/luigid.sh, or pass --local-scheduler"
+            f"no luigid at {url} ({type(error).__name__})",
+            "a running luigid",
+            "hcad-pipeline up or scripts/luigid.sh starts one; or pass --local-scheduler",
         ) from error
 
 

@@ -22,6 +22,10 @@ from pipeline.catalog.load import load_catalog
 from pipeline.catalog.model import Source
 from pipeline.catalog.profiles import elsewhere
 from pipeline.errors import ConfigurationError
+from pipeline.services import running
+
+#: Stands in the sample profile of the source.toml files.
+SAMPLE_SERVER_URL = "SAMPLE_SERVER_URL"
 
 
 class paths(luigi.Config):  # noqa: N801  # the section's name
@@ -204,7 +208,7 @@ def process_settings() -> Settings:
 def process_sources() -> Mapping[str, Source]:
     """The catalog of this process under the chosen profile, with the mirror's address where one is set."""
     ours = process_settings()
-    catalog = load_catalog(ours.catalog_path, profile=ours.profile)
+    catalog = load_catalog(ours.catalog_path, profile=ours.profile, environ=_with_sample_server(ours, os.environ))
     if not ours.mirror:
         return catalog
     return {
@@ -251,11 +255,12 @@ def is_configured() -> bool:
     return bool(luigi.configuration.get_config().getint("retcode", "task_failed", 0))
 
 
-def make_lock_folder() -> None:
-    """Make the folder in which Luigi makes its lock folder; Luigi makes one level only, and a fresh checkout has no ``var/``."""
-    path = luigi.configuration.get_config().get("core", "lock_pid_dir", "")
-    if path:
-        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+def _with_sample_server(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, with the address of the sample server that ``hcad-pipeline up --sample`` started in this state folder."""
+    if SAMPLE_SERVER_URL in environ:
+        return environ
+    url = next((service.url for service in running(settings.state) if service.name == "sample-server"), None)
+    return {**environ, SAMPLE_SERVER_URL: url.rstrip("/")} if url else environ
 
 
 def _absolute(path: str) -> Path:

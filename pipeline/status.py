@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 from psycopg2.extras import RealDictCursor
 from sqlalchemy import Engine
 
@@ -93,7 +94,12 @@ def read_rows(engine: Engine, statement: str) -> tuple[list[str], list[tuple[Any
     try:
         with translated(), connection.cursor() as cursor:
             connection.set_session(readonly=True)
-            cursor.execute(statement)
+            try:
+                cursor.execute(statement)
+            except psycopg2.errors.ReadOnlySqlTransaction as error:
+                raise ConfigurationError(
+                    "a statement that writes", "a query: this connection only reads", "use psql to change data"
+                ) from error
             if cursor.description is None:
                 raise ConfigurationError("a statement without rows", "a query", "begin it with select")
             return [column.name for column in cursor.description], cursor.fetchall()

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from pipeline.database import ledger
 from pipeline.database.engine import connect, transaction, translated
-from pipeline.errors import RunLocked
+from pipeline.errors import ConfigurationError, RunLocked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,6 +100,26 @@ def _take(cursor: Cursor, source: str, run_id: int) -> int:
     return ledger.take_source(cursor, source, run_id)
 
 
+def require_profile(engine: Engine, profile: str, sources: Sequence[str]) -> None:
+    """Keep two profiles out of one database: fifty sample accounts must not take the place of a county's, nor the other way.
+
+    Raises:
+        ConfigurationError: one of these sources has a current import of another profile.
+    """
+    with transaction(engine) as cursor:
+        cursor.execute(
+            "select source, tax_year, profile from etl.import where state = 'published' and profile <> %s and source = any(%s) limit 1",
+            [profile, list(sources)],
+        )
+        row = cursor.fetchone()
+    if row:
+        raise ConfigurationError(
+            f"the database has {row[0]} {row[1]} of profile {row[2]}, and this run is of profile {profile}",
+            "one profile a database",
+            f"pass --profile {row[2]}, or use another database (DATABASE_URL) or state folder (--state)",
+        )
+
+
 def start_run(engine: Engine, command: str, profile: str, as_of: dt.datetime) -> int:
     """Open a run in the ledger; returns its number."""
     with transaction(engine) as cursor:
@@ -122,12 +142,16 @@ def finish_run(engine: Engine, run_id: int, outcome: str, exit_code: int, messag
 
 
 def failed_attempts(engine: Engine, run_id: int) -> list[FailedAttempt]:
-    """The tasks of a run whose last attempt failed, oldest first; one that succeeded on a retry is not among them."""
+    """The tasks of a run whose last attempt failed, oldest first; one that succeeded on a retry is not among them.
+
+    Those that only say that the release is held come last: they follow from what was refused.
+    """
     with transaction(engine) as cursor:
         cursor.execute(
             """select family, parameters, error_code, exit_code, message from (
-                   select distinct on (task_id) * from etl.task_attempt where run_id = %s order by task_id, attempt_id desc
-               ) last where outcome in ('failed', 'killed', 'broken') order by attempt_id""",
+                   select distinct on (task_id) *, outcome in ('failed', 'killed', 'broken') as is_failure from etl.task_attempt
+                    where run_id = %s order by task_id, attempt_id desc
+               ) last where is_failure order by error_code is not distinct from 'E_HELD', attempt_id""",
             [run_id],
         )
         return [FailedAttempt(*row) for row in cursor.fetchall()]

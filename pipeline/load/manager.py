@@ -219,7 +219,7 @@ class LoadManager:
             failed = release.check(cursor, found, source)
         if failed:
             error = GateRefused(
-                f"{key}: {'; '.join(map(str, failed))}",
+                f"{key.source} {key.tax_year}: {'; '.join(map(str, failed))}",
                 "a release that keeps what its source.toml promises",
                 "look at the quarantine; mend the schema file, wait for the next release, or run: "
                 f"hcad-pipeline accept {found.import_id} --reason '...'",

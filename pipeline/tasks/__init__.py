@@ -5,7 +5,7 @@ Luigi's own exit code for a run whose tasks failed is 0.
 """
 
 from pipeline.errors import ConfigurationError
-from pipeline.settings import is_configured, make_lock_folder
+from pipeline.settings import is_configured
 
 if not is_configured():
     raise ConfigurationError(
@@ -25,7 +25,6 @@ from pipeline.tasks.transform import TransformPart
 
 attempts.register()
 leftovers.register()
-make_lock_folder()
 
 __all__ = [
     "CheckRelease",

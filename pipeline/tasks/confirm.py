@@ -27,6 +27,8 @@ class ConfirmRelease(PipelineTask):
 
     release = luigi.Parameter(description="what the source offers: hash of its archives' fingerprints")
     resources = {"network": 1}  # noqa: RUF012
+    # The requests have attempts of their own; what was replaced is not put back within the run.
+    retry_count = 1
 
     def offered(self) -> Release:
         """The release."""

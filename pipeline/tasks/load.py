@@ -77,6 +77,8 @@ class StagePart(TableTask):
 class StageTable(TableTask):
     """Stage all parts of a table and settle repeated keys; nothing but the decision when the table has not changed."""
 
+    # Once more after a kill or a lost connection; a member that cannot be read is refused at the first attempt.
+    retry_count = 2
     resources = {"postgres": 1}  # noqa: RUF012
 
     def requires(self) -> list[ExtractArchive]:
@@ -139,6 +141,8 @@ class StageTable(TableTask):
 class CheckRelease(ImportTask):
     """The gate: what must hold before anything is visible."""
 
+    # What it refuses stays refused; what breaks it off is a matter of milliseconds, and of the next run.
+    retry_count = 1
     resources = {"postgres": 1}  # noqa: RUF012
 
     def requires(self) -> list[StageTable | ConfirmRelease]:

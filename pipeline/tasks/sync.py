@@ -30,6 +30,8 @@ class SyncSource(PipelineTask):
 
     as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
     force = luigi.BoolParameter(default=False, description="download again what is there, and compare")
+    # What it raises of its own is that the release is held: no later attempt changes that.
+    retry_count = 1
 
     def requires(self) -> ProbeRelease:
         """What is offered."""

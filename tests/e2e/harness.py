@@ -380,7 +380,7 @@ def configuration(state: Path, settings: Mapping[str, str]) -> str:
     paths = {
         "paths.state": str(state),
         "core.logging_conf_file": str(REPOSITORY / "config" / "logging.conf"),
-        "core.lock_pid_dir": str(state / "lock"),
+        "core.lock_pid_dir": str(state),
         "scheduler.state_path": str(state / "luigid" / "state.pickle"),
     }
     for name, value in (paths | dict(settings)).items():

@@ -87,7 +87,7 @@ def environment():
 def configuration(folder: Path, port: str) -> Path:
     """config/luigi.cfg with another port, and the lock of plain luigi commands apart from other people's."""
     text = (REPOSITORY / "config" / "luigi.cfg").read_text()
-    for old, new in {"127.0.0.1:8082": f"127.0.0.1:{port}", "lock_pid_dir = var/lock": f"lock_pid_dir = {folder / 'lock'}"}.items():
+    for old, new in {"127.0.0.1:8082": f"127.0.0.1:{port}", "lock_pid_dir = var\n": f"lock_pid_dir = {folder / 'lock'}\n"}.items():
         assert text.count(old) == 1
         text = text.replace(old, new)
     path = folder / "luigi.cfg"
