@@ -76,10 +76,11 @@ def cli(state: Path | None, profile: str | None) -> None:
 @click.option("--scheduler-url", help="luigid; default: the one that `up` started, else [core] scheduler_url.")
 @click.option("--local-scheduler", is_flag=True, help="Do without luigid.")
 @click.option("--timeout", type=float, help="End the run after so many seconds.")
+@click.option("--force", is_flag=True, help="Download again what is there; other bytes under the same validators become a release.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Luigi's log; default: var/logs/<as_of>.log.")
 def run_command(
     source: str | None, year: int | None, as_of: str | None, workers: int, scheduler_url: str | None, local_scheduler: bool,
-    timeout: float | None, log: Path | None,
+    timeout: float | None, force: bool, log: Path | None,
 ) -> None:  # fmt: skip
     """Bring every source, or one, to what it offers now."""
     from pipeline.orchestrator import ETLOrchestrator, utc
@@ -88,7 +89,8 @@ def run_command(
         raise ConfigurationError("--year without --source", "a source for the year", "add --source")
     orchestrator = ETLOrchestrator()
     config: dict[str, object] = {
-        "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout, "log": log,
+        "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout,
+        "log": log, "force": force,
         "scheduler_url": scheduler_url,
     }  # fmt: skip
     if as_of:

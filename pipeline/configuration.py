@@ -40,3 +40,8 @@ def config_folder() -> Path:
 def use_configuration() -> Path:
     """Point Luigi at a configuration unless LUIGI_CONFIG_PATH does; returns its path."""
     return Path(os.environ.setdefault("LUIGI_CONFIG_PATH", str(config_folder() / "luigi.cfg")))
+
+
+def progress_folder(state: Path, run_id: int) -> Path:
+    """Where the downloads of a run write their progress while somebody looks."""
+    return state / "progress" / f"run-{run_id}"

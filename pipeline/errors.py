@@ -135,6 +135,12 @@ class DownloadRefused(RefusedError):
     code = "E_DOWNLOAD_REFUSED"
 
 
+class ListingError(RefusedError):
+    """The publisher's listing of what it has cannot be read, or contradicts itself."""
+
+    code = "E_LISTING"
+
+
 class AddressRefused(RefusedError):
     """A URL leads to an address or scheme that the source does not allow."""
 

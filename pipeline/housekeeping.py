@@ -9,12 +9,14 @@ something above it in the chain is incomplete.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from pipeline.database.engine import transaction
+from pipeline.releases import archive_files
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,31 @@ def sweep(engine: Engine, state: Path, source: str, year: int, *, keep: Retentio
         cursor.execute("select state from etl.import where source = %s and tax_year = %s", [source, year])
         states = {row[0] for row in cursor.fetchall()}
         cursor.execute(NEWEST, {"source": source, "year": year, "limit": max(keep.archives, keep.members, 1)})
-        releases = [{f"{archive}-{fingerprint}" for archive, fingerprint in row[0].items()} for row in cursor.fetchall()]
+        releases: list[dict[str, str]] = [row[0] for row in cursor.fetchall()]
     if "published" not in states or "staging" in states or not releases:
         return 0
     freed = _remove(state / "parts" / source / str(year), set())
-    freed += _remove(state / "members" / source / str(year), set().union(*releases[: keep.members]))
-    return freed + _remove(state / "archives" / source / str(year), set().union(*releases[: max(keep.archives, 1)]))
+    members = {f"{archive}-{fingerprint}" for release in releases[: keep.members] for archive, fingerprint in release.items()}
+    # What is written down of bad archives is what later runs say of the current release.
+    notes = {f"{archive}-{fingerprint}" for archive, fingerprint in releases[0].items()}
+    freed += _remove(state / "members" / source / str(year), members, notes)
+    archives = {
+        name
+        for release in releases[: max(keep.archives, 1)]
+        for archive, fingerprint in release.items()
+        for name in archive_files(archive, fingerprint)
+    }
+    return freed + _remove(state / "archives" / source / str(year), archives)
 
 
-def _remove(folder: Path, kept: set[str]) -> int:
-    """Remove everything in a folder whose name does not begin with one of these; returns the bytes freed."""
+def _remove(folder: Path, kept: set[str], notes: Collection[str] = ()) -> int:
+    """Remove everything in a folder whose name does not begin with one of these; returns the bytes freed.
+
+    Notes of bad archives (``*bad.json``) stay also where their names begin with one of ``notes``.
+    """
     freed = 0
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if any(path.name.startswith(name) for name in kept):
+        if any(path.name.startswith(name) for name in (*kept, *(notes if path.name.endswith("bad.json") else ()))):
             continue
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         freed += sum(file.stat().st_size for file in files)

@@ -6,9 +6,9 @@ Luigi's own code counts only where the ledger is silent: Luigi that could not st
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
@@ -18,7 +18,7 @@ from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.runs import FailedAttempt
 from pipeline.handoff import read_json
-from pipeline.releases import probe_path
+from pipeline.releases import Release, probe_path, read_stand_ins
 from pipeline.settings import Settings, find_source
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class SyncOutcome:
     """What became of one source and tax year.
 
     ``state``: ``published`` (by this run), ``unchanged`` (it was current before), ``not_published`` (the district has none yet),
-    ``refused``, ``failed``. ``tables`` is the account of the current import.
+    ``refused``, ``failed``. ``year`` is the tax year that was taken where the source's policy may take another than the one asked
+    for. ``message`` says why it is not well, and, of a release that is current, what stands in for archives that are bad.
+    ``tables`` is the account of the current import.
     """
 
     source: str
@@ -71,6 +73,7 @@ def outcome_of(
     found, is_new = None, False
     path = probe_path(settings.state, source, year, as_of)
     probe = read_json(path) if path.is_file() else None
+    asked, year = year, (probe or {}).get("tax_year") or year
     with transaction(engine) as cursor:
         if probe and probe["status"] == "found":
             key = ImportKey(source, year, probe["release"], release_recipe(find_source(source), year))
@@ -85,8 +88,9 @@ def outcome_of(
             is_new = bool((cursor.fetchone() or (False,))[0])
     import_id = current.import_id if current else None
     if found and found.state == "published":
-        return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, "", import_id, tables)
-    ours = [failure for failure in failures if _is_of(failure, source, year)]
+        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
+        return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
+    ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
     if found and found.is_held:
         refusals = [failure.message for failure in ours if failure.exit_code == 31 and failure.message]
         return SyncOutcome(source, year, "refused", 31, refusals[0] if refusals else str(ledger.held(found)), import_id, tables)
@@ -95,9 +99,28 @@ def outcome_of(
         code = worst.exit_code or 40
         return SyncOutcome(source, year, "refused" if code == 31 else "failed", code, worst.message or "", import_id, tables)
     if probe and probe["status"] == "not_published":
-        message = f"{source} has not published {year} yet: no {', '.join(probe['missing']) or 'archive'}"
+        message = f"{source} has not published {asked} yet: {probe['lacks']}"
         return SyncOutcome(source, year, "not_published", 20, message, import_id, tables)
     return SyncOutcome(source, year, "failed", 30, "it did not come to an end; see the log", import_id, tables)
+
+
+def _taken(source: str, asked: int, taken: int, probe: Mapping[str, Any] | None) -> str:
+    """Why another tax year was taken than the one asked for."""
+    if taken == asked or probe is None:
+        return ""
+    lacks = "; ".join(str(offer["lacks"]) for offer in probe["policy"]["considered"] if offer["lacks"])
+    return f"{taken} is the newest complete year of {source} up to {asked}: {lacks}"
+
+
+def _stand_ins(settings: Settings, source: str, year: int, probe: Mapping[str, Any] | None) -> list[str]:
+    """What a release's own files say of archives that are bad."""
+    if probe is None:
+        return []
+    release = Release.read(settings.state, source, year, probe["release"])
+    return [
+        f"{archive} is bad, and {stand_in}: {message}"
+        for archive, (stand_in, message) in sorted(read_stand_ins(settings.state, release).items())
+    ]
 
 
 def run_outcome(syncs: Sequence[SyncOutcome], failures: Sequence[FailedAttempt], luigi_code: int) -> tuple[int, str, str]:
@@ -108,7 +131,8 @@ def run_outcome(syncs: Sequence[SyncOutcome], failures: Sequence[FailedAttempt],
     code = min(codes, key=_severity)
     if code == 0:
         changed = [f"{sync.source} {sync.year}" for sync in syncs if sync.state == "published"]
-        return 0, "done", f"published {', '.join(changed)}" if changed else "nothing new"
+        notes = [f"{sync.source} {sync.year}: {sync.message}" for sync in syncs if sync.message and sync.exit_code == 0]
+        return 0, "done", "; ".join([f"published {', '.join(changed)}" if changed else "nothing new", *notes])
     word = {20: "not_published", 31: "refused"}.get(code, "failed")
     messages = [sync.message for sync in syncs if sync.exit_code == code] or [f"luigi ended with {luigi_code}; see the log"]
     return code, word, messages[0]

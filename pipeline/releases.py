@@ -1,7 +1,9 @@
-"""The probe's files: what a source offered, when.
+"""The probe's files: what a source offered, when, and what identifies each archive of it.
 
-``var/releases/<source>/<year>/<as_of>.json`` is one probe, ``release-<hash>.json`` beside it the release that it saw. Both are
-plain JSON for a person to read; the ledger has the same.
+``var/releases/<source>/<year>/<as_of>.json`` is one probe, ``release-<hash>.json`` the release that it saw, in the folder of the
+tax year that was taken, and ``confirmed-<hash>.json`` beside it what was fetched of it. All are plain JSON for a person to
+read; the ledger has the release, too. ``altered.json`` lists archives whose bytes changed although their validators did not: the
+next probe gives them an identity of their own, so that they make a release like any other.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigurationError
@@ -20,9 +22,62 @@ from pipeline.handoff import read_json, write_json
 AS_OF_FORMAT = "%Y-%m-%dT%H%M%SZ"
 
 
+#: In the text of an identity: before the edition, and before the fallback's fingerprint.
+EDITION_MARK, FALLBACK_MARK = "~", "+"
+
+
+@dataclass(frozen=True)
+class ArchiveIdentity:
+    """What identifies an archive in a release: ``fingerprint[~edition][+fallback]`` as text.
+
+    Attributes:
+        fingerprint: what its validators gave at the probe.
+        edition: the first digits of its sha256, where other bytes came under the same validators before.
+        fallback: the identity, as text, of the file that stands in when it is bad; None: there is none.
+    """
+
+    fingerprint: str
+    edition: str | None = None
+    fallback: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ArchiveIdentity:
+        """Read an identity back."""
+        own, _, fallback = text.partition(FALLBACK_MARK)
+        fingerprint, _, edition = own.partition(EDITION_MARK)
+        return cls(fingerprint, edition or None, fallback or None)
+
+    @property
+    def own(self) -> str:
+        """That of the archive without its fallback, as text: what is downloaded first."""
+        return str(replace(self, fallback=None))
+
+    def __str__(self) -> str:
+        edition = f"{EDITION_MARK}{self.edition}" if self.edition else ""
+        fallback = f"{FALLBACK_MARK}{self.fallback}" if self.fallback else ""
+        return f"{self.fingerprint}{edition}{fallback}"
+
+
+def archive_file(archive: str, fingerprint: str, *, is_fallback: bool = False) -> str:
+    """The file name of a downloaded archive, or of the one that stands in for it."""
+    return f"{archive}{'.fallback' if is_fallback else ''}-{fingerprint}"
+
+
+def archive_files(archive: str, fingerprint: str) -> set[str]:
+    """The file names of all that an archive of a release may have been downloaded as."""
+    identity = ArchiveIdentity.parse(fingerprint)
+    found = {archive_file(archive, identity.own)}
+    return found | ({archive_file(archive, identity.fallback, is_fallback=True)} if identity.fallback else set())
+
+
 def probe_path(state: Path, source: str, year: int, as_of: dt.datetime) -> Path:
     """Where the probe of a run's instant (UTC) is written."""
     return state / "releases" / source / str(year) / f"{as_of.strftime(AS_OF_FORMAT)}.json"
+
+
+def confirmation_path(state: Path, source: str, year: int, release: str) -> Path:
+    """Where it is written down that a release was fetched as it is offered."""
+    return state / "releases" / source / str(year) / f"confirmed-{release}.json"
 
 
 @dataclass(frozen=True)
@@ -61,3 +116,55 @@ class Release:
         if not path.is_file():
             raise ConfigurationError(f"no file {path}", "a release that a probe has seen", "run SyncSource, which probes first")
         return cls(**read_json(path))
+
+
+def read_stand_ins(state: Path, release: Release) -> dict[str, tuple[str, str]]:
+    """What stands in for the archives of a release that are bad: ``{archive: (what stands in, why it is bad)}``.
+
+    The extraction's own notes say it; see ``pipeline.targets.MembersTarget``.
+    """
+    found = {}
+    folder = state / "members" / release.source / str(release.year)
+    for archive, fingerprint in release.fingerprints.items():
+        start = f"{archive}-{fingerprint}-"
+        for path in sorted(folder.glob("*bad.json")):
+            if path.name.startswith(start):
+
+                stand_in = "its fallback stands in" if path.name.endswith(".first-bad.json") else "the last good one stands in"
+                if archive not in found or stand_in.startswith("the last"):
+                    found[archive] = (stand_in, str(read_json(path)["message"]))
+    return found
+
+
+EDITION_DIGITS = 8
+
+
+def with_editions(state: Path, source: str, year: int, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """The identities that a probe saw, with the edition of each archive that was found altered."""
+    altered = _altered(state, source, year)
+
+    def edition(file: str) -> str | None:
+        return altered[file][:EDITION_DIGITS] if file in altered else None
+
+    found = {}
+    for archive, text in fingerprints.items():
+        seen = ArchiveIdentity.parse(text)
+        fallback = seen.fallback
+        if fallback is not None:
+            fallback = str(ArchiveIdentity(fallback, edition(archive_file(archive, fallback, is_fallback=True))))
+        found[archive] = str(ArchiveIdentity(seen.fingerprint, edition(archive_file(archive, seen.fingerprint)), fallback))
+    return found
+
+
+def note_altered(state: Path, source: str, year: int, file: str, sha256: str) -> None:
+    """Note that other bytes came under the validators of this file (see :func:`archive_file`; without an edition)."""
+    write_json(_altered_path(state, source, year), _altered(state, source, year) | {file: sha256})
+
+
+def _altered(state: Path, source: str, year: int) -> dict[str, str]:
+    path = _altered_path(state, source, year)
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _altered_path(state: Path, source: str, year: int) -> Path:
+    return state / "releases" / source / str(year) / "altered.json"

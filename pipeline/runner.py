@@ -33,6 +33,7 @@ from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
 from pipeline.settings import Settings, chosen_syncs
+from pipeline.terminal import progress_bars
 
 STOP_TIMEOUT_S = 10.0
 
@@ -50,6 +51,7 @@ class RunRequest:
         local_scheduler: do without luigid.
         timeout_s: end the run after so long; None: never.
         log: where Luigi's log goes; None: ``var/logs/<as_of>.log``.
+        force: download again what is there, and compare.
     """
 
     source: str | None = None
@@ -60,6 +62,7 @@ class RunRequest:
     local_scheduler: bool = False
     timeout_s: float | None = None
     log: Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
                 scheduler.require_scheduler(scheduler_url)
                 scheduler.forgive(scheduler_url, sources)
             environment = _environment(settings, url.render_as_string(hide_password=False), run_id, locks.tokens)
-            code = _run_luigi(_arguments(request, scheduler_url), environment, log, request.timeout_s)
+            with progress_bars(configuration.progress_folder(settings.state, run_id)):
+                code = _run_luigi(_arguments(request, scheduler_url), environment, log, request.timeout_s)
             return _conclude(engine, settings, request, run_id, syncs, code, log)
     except PipelineError as error:
         runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
@@ -141,6 +145,8 @@ def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
     task = ["SyncSource", "--source", request.source, "--year", str(request.year)] if request.source and request.year else ["SyncAll"]
     if request.source and not request.year:
         task += ["--only", request.source]
+    if request.force:
+        task += ["--force"]
     where = ["--local-scheduler"] if request.local_scheduler else ["--scheduler-url", scheduler_url]
     return [
         sys.executable, "-m", "luigi", "--module", "pipeline.tasks", *map(str, task),
@@ -150,7 +156,8 @@ def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
 
 
 def _command_line(request: RunRequest) -> str:
-    return f"run --source {request.source or 'all'} --year {request.year or 'all'} --workers {request.workers}"
+    words = f"run --source {request.source or 'all'} --year {request.year or 'all'} --workers {request.workers}"
+    return f"{words} --force" if request.force else words
 
 
 def _environment(settings: Settings, database_url: str, run_id: int, tokens: Mapping[str, int]) -> dict[str, str]:

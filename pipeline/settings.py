@@ -17,8 +17,10 @@ import luigi
 from luigi.parameter import ParameterException
 
 from pipeline import configuration
+from pipeline.bandwidth import BandwidthPlan
 from pipeline.catalog.load import load_catalog
 from pipeline.catalog.model import Source
+from pipeline.catalog.profiles import elsewhere
 from pipeline.errors import ConfigurationError
 from pipeline.services import running
 
@@ -53,6 +55,17 @@ class download(luigi.Config):  # noqa: N801
     connect_timeout_s = luigi.FloatParameter(default=10.0)
     read_timeout_s = luigi.FloatParameter(default=60.0)
     max_retries = luigi.IntParameter(default=3)
+    backoff_s = luigi.FloatParameter(default=0.5)
+    max_wait_s = luigi.FloatParameter(default=30.0)
+    retry_after_cap_s = luigi.FloatParameter(default=120.0)
+    deadline_s = luigi.FloatParameter(default=14_400.0)
+    min_bytes_per_s = luigi.FloatParameter(default=4_096.0)
+    rate_window_s = luigi.FloatParameter(default=60.0)
+    max_bytes = luigi.IntParameter(default=16 << 30)
+    unpack_factor = luigi.FloatParameter(default=5.0)
+    bandwidth = luigi.Parameter(default="")
+    per_host = luigi.IntParameter(default=2)
+    slot_wait_s = luigi.FloatParameter(default=3_600.0)
 
 
 class extract(luigi.Config):  # noqa: N801
@@ -81,6 +94,20 @@ class retention(luigi.Config):  # noqa: N801
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How patient a download is: the arguments of :class:`pipeline.download.manager.DownloadManager` under the same names."""
+
+    backoff_s: float
+    max_wait_s: float
+    retry_after_cap_s: float
+    deadline_s: float
+    min_bytes_per_s: float
+    rate_window_s: float
+    max_bytes: int
+    unpack_factor: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """The configuration and the environment, typed. ``database_url`` is empty when the embedded server is to be used."""
 
@@ -92,6 +119,10 @@ class Settings:
     mirror_addresses: tuple[str, ...]
     timeout_s: tuple[float, float]
     max_retries: int
+    patience: Patience
+    bandwidth: BandwidthPlan
+    per_host: int
+    slot_wait_s: float
     part_bytes: int
     chunk_rows: int
     batch_rows: int
@@ -114,6 +145,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "[extract] part_bytes": int(extract().part_bytes),
             "[transform] chunk_rows": int(transform().chunk_rows),
             "[load] batch_rows": int(load().batch_rows),
+            "[download] per_host": int(download().per_host),
             "[retention] archives": int(retention().archives),
         }
         settings = Settings(
@@ -125,6 +157,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             mirror_addresses=tuple(str(download().mirror_addresses).split()),
             timeout_s=(float(download().connect_timeout_s), float(download().read_timeout_s)),
             max_retries=int(download().max_retries),
+            patience=_patience(),
+            bandwidth=BandwidthPlan.parse(str(download().bandwidth)),
+            per_host=positive["[download] per_host"],
+            slot_wait_s=_not_negative("slot_wait_s"),
             part_bytes=positive["[extract] part_bytes"],
             chunk_rows=positive["[transform] chunk_rows"],
             batch_rows=positive["[load] batch_rows"],
@@ -144,6 +180,24 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
+def _patience() -> Patience:
+    figures = {name: _not_negative(name) for name in Patience.__dataclass_fields__}
+    return Patience(**{**figures, "max_bytes": int(download().max_bytes)})  # type: ignore[arg-type]  # the one whole number among them
+
+
+def _not_negative(name: str) -> float:
+    """A figure of [download] that is 0 or more.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    value = getattr(download(), name)
+    # Also refuses what is no number.
+    if not value >= 0:
+        raise ConfigurationError(f"[download] {name} = {value}", "0 or more", "correct config/luigi.cfg")
+    return float(value)
+
+
 @lru_cache(maxsize=1)
 def process_settings() -> Settings:
     """The settings of this process, read once; the processes that Luigi forks inherit them."""
@@ -159,7 +213,9 @@ def process_sources() -> Mapping[str, Source]:
         return catalog
     return {
         name: replace(
-            source, base_url=ours.mirror.replace("{source}", name), allow_addresses=(*source.allow_addresses, *ours.mirror_addresses)
+            elsewhere(source),
+            base_url=ours.mirror.replace("{source}", name),
+            allow_addresses=(*source.allow_addresses, *ours.mirror_addresses),
         )
         for name, source in catalog.items()
     }

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
-from pipeline.handoff import Manifest, Receipt, read_json
+from pipeline.handoff import Manifest, Receipt, read_json, receipt_path
 
 
 class FileTarget(luigi.Target):
@@ -49,10 +49,42 @@ class FolderTarget(luigi.Target):
         return self.path
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why an archive is bad: the error's code, and its sentence."""
+
+    code: str
+    message: str
+
+    @classmethod
+    def read(cls, path: Path) -> Refusal | None:
+        """What is written down there; None: nothing."""
+        return cls(**read_json(path)) if path.is_file() else None
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class MembersTarget(FolderTarget):
-    """The extracted members of an archive and their manifest."""
+    """The extracted members of an archive and their manifest.
+
+    ``bad`` is where it is written down that the archive is bad and what is live stays; ``first_bad`` that a fallback stands in.
+    """
+
+    def __init__(self, path: Path, *, may_be_bad: bool = False) -> None:
+        super().__init__(path)
+        self.bad, self.first_bad = path.with_name(f"{path.name}.bad.json"), path.with_name(f"{path.name}.first-bad.json")
+        self.may_be_bad = may_be_bad
 
     def exists(self) -> bool:
+        """Whether the members are there, or the archive may be bad and is."""
+        return self.is_there() or self.refusal() is not None
+
+    def refusal(self) -> Refusal | None:
+        """Why there are no members; None: there are, or there must be."""
+        return Refusal.read(self.bad) if self.may_be_bad and not self.is_there() else None
+
+    def is_there(self) -> bool:
         """Whether the manifest is there and every member has the size that it states."""
         if not (self.path / "manifest.json").is_file():
             return False
@@ -72,14 +104,28 @@ class PartTarget(FolderTarget):
 
 
 class ArchiveTarget(luigi.Target):
-    """A downloaded archive and its receipt, which is written after the archive has its name."""
+    """A downloaded archive and its receipt, which is written after the archive has its name.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.receipt = path, path.with_name(f"{path.name}.receipt.json")
+    ``bad`` is where it is written down that the archive is bad, when something stands in for it: that, too, is an end.
+    ``distrusted`` is a receipt that no longer counts, kept to compare the next download with.
+    """
+
+    def __init__(self, path: Path, *, may_be_bad: bool = False) -> None:
+        self.path, self.receipt = path, receipt_path(path)
+        self.bad, self.distrusted = path.with_name(f"{path.name}.bad.json"), path.with_name(f"{path.name}.distrusted.json")
+        self.may_be_bad = may_be_bad
 
     def exists(self) -> bool:
+        """Whether the receipt is there and the archive has the size that it states, or it may be bad and is."""
+        return self.is_there() or self.refusal() is not None
+
+    def is_there(self) -> bool:
         """Whether the receipt is there and the archive has the size that it states."""
         return self.receipt.is_file() and _has_size(self.path, self.read().bytes)
+
+    def refusal(self) -> Refusal | None:
+        """Why the archive is bad; None: it is not, or nothing may stand in for it."""
+        return Refusal.read(self.bad) if self.may_be_bad and not self.is_there() else None
 
     def read(self) -> Receipt:
         """The receipt."""

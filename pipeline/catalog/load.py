@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.catalog import source_parts as parts
 from pipeline.catalog.meta_schema import SOURCE_FILE
-from pipeline.catalog.model import Source, Table
+from pipeline.catalog.model import ProbeRule, Source, Table
 from pipeline.catalog.profiles import PRODUCTION, check_years, overlay, resolved
 from pipeline.catalog.tables import load_table
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest, read_toml
@@ -103,6 +103,9 @@ def _load(folder: Path, profile: str, environ: Mapping[str, str]) -> tuple[Sourc
         version=parts.version(file),
         profile=PRODUCTION,
         doc=head.get("doc", ""),
+        probe=parts.probe_rule(file, ("probe",), ProbeRule(), document.get("probe", {})),
+        mirrors=tuple(head.get("mirrors", ())),
+        allow_http=head.get("allow_http", False),
         expects=parts.expectations(file),
     )
     parts.check_floors(file, ("gate",), production)

@@ -26,6 +26,8 @@ ENCODINGS = ("ascii", "cp1252", "latin-1", "utf-8")
 #: Column keys that are Cerberus rules and go to it under the same name.
 RULES = ("regex", "min", "max", "allowed", "forbidden", "minlength", "maxlength")
 MAX_REGEX_CHARACTERS = 1_000
+#: What tells one release of an archive from the next; see ``pipeline.download.fingerprint``.
+VALIDATORS = ("etag", "last_modified", "bytes", "listing")
 
 _NAME: dict[str, Any] = {"type": "string", "regex": IDENTIFIER}
 _ARCHIVE: dict[str, Any] = {"type": "string", "regex": ARCHIVE_NAME}
@@ -56,6 +58,18 @@ _GATE: dict[str, Any] = {
     },
 }
 
+_PROBE: dict[str, Any] = {
+    "type": "dict",
+    "schema": {
+        "listing": {"type": "string", "regex": "^https?://[^?#]+$"},
+        "listing_sections": _names({"type": "string", "regex": "^[^/]+/[^/]+$"}, least=1),
+        "listing_complete": {"type": "string", "allowed": ["listed", "dated", "certified"]},
+        "fingerprint": _names({"type": "string", "allowed": list(VALIDATORS)}, least=1),
+        "year_policy": {"type": "string", "allowed": ["strict", "newest"]},
+        "lookback_years": {"type": "integer", "min": 0, "max": 50},
+    },
+}
+
 #: ``schemas/<source>/source.toml``
 SOURCE_FILE: dict[str, Any] = {
     "source": {
@@ -73,8 +87,11 @@ SOURCE_FILE: dict[str, Any] = {
             "tax_years": {**_TAX_YEARS, "required": True},
             "tables": _TEXT,
             "allow_addresses": _names(_TEXT),
+            "allow_http": _FLAG,
+            "mirrors": _names({"type": "string", "regex": "^https?://[^?#]+$"}),
         },
     },
+    "probe": _PROBE,
     "version": {
         "type": "dict",
         "schema": {
@@ -104,7 +121,18 @@ SOURCE_FILE: dict[str, Any] = {
         "keysrules": _ARCHIVE,
         "valuesrules": {
             "type": "dict",
-            "schema": {"path": {**_TEXT, "required": True}, "required": _FLAG, "years": _YEARS, "nested": _FLAG},
+            "schema": {
+                "path": {**_TEXT, "required": True},
+                "required": _FLAG,
+                "years": _YEARS,
+                "nested": _FLAG,
+                "fallback": _TEXT,
+                "sha256": {
+                    "type": "dict",
+                    "keysrules": {"type": "string", "regex": "^[12][0-9]{3}$"},
+                    "valuesrules": {"type": "string", "regex": "^[0-9a-f]{64}$"},
+                },
+            },
         },
     },
     "limits": {
@@ -134,6 +162,7 @@ SOURCE_FILE: dict[str, Any] = {
                 },
                 "tables": _names(least=1),
                 "gate": _GATE,
+                "probe": _PROBE,
             },
         },
     },

@@ -175,6 +175,7 @@ class Archive:
     """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year.
 
     ``nested`` says that members may lie in zip archives inside the archive, one level deep.
+    ``fallback`` is the path of another file that stands in when the first one is bad. ``sha256`` pins the bytes of a tax year.
     """
 
     name: str
@@ -182,6 +183,35 @@ class Archive:
     required: bool = True
     years: tuple[int, int] | None = None
     nested: bool = False
+    fallback: str | None = None
+    sha256: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether a release can do without it when it is bad: a fallback stands in, or what is live stays."""
+        return not self.required or self.fallback is not None
+
+
+@dataclass(frozen=True)
+class ProbeRule:
+    """How a source is asked what it has, and what is made of the answer.
+
+    Attributes:
+        listing: base URL of the publisher's listing (the API behind hcad.org/pdata); None: the archives' own addresses are asked.
+        listing_sections: what is asked of the listing, each ``category/subcategory``.
+        listing_complete: what the listing must say of a tax year for it to be complete: that it is there, that it has a date,
+            or that it is certified.
+        fingerprint: the validators that count; empty: a strong entity tag alone, else modification time and length.
+        year_policy: ``strict``: the tax year that was asked for or none; ``newest``: the newest complete one up to it.
+        lookback_years: how many years before the one asked for ``newest`` may fall back to.
+    """
+
+    listing: str | None = None
+    listing_sections: tuple[tuple[str, str], ...] = ()
+    listing_complete: Literal["listed", "dated", "certified"] = "listed"
+    fingerprint: tuple[str, ...] = ()
+    year_policy: Literal["strict", "newest"] = "strict"
+    lookback_years: int = 1
 
 
 @dataclass(frozen=True)
@@ -253,6 +283,11 @@ class Source:
     #: Under a profile: the archives wanted of each tax year; None: all whose years fit.
     archives_by_year: Mapping[int, tuple[str, ...]] | None = None
     doc: str = ""
+    probe: ProbeRule = field(default_factory=ProbeRule)
+    #: Base URLs of servers that hold the same files under the same paths, asked in turn when the first one fails.
+    mirrors: tuple[str, ...] = ()
+    #: Public addresses may be asked over plain http, too.
+    allow_http: bool = False
     expects: tuple[Expectation, ...] = ()
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
@@ -288,6 +323,7 @@ class Source:
                 return archive
         raise KeyError(name)
 
-    def url(self, archive: Archive, year: int) -> str:
-        """Where an archive of a tax year lies."""
-        return f"{self.base_url.rstrip('/')}/{archive.path.format(year=year)}"
+    def url(self, archive: Archive, year: int, *, is_fallback: bool = False, mirror: str | None = None) -> str:
+        """Where an archive of a tax year, or the file that stands in for it, lies; below ``mirror`` instead of the base URL."""
+        path = archive.fallback if is_fallback and archive.fallback is not None else archive.path
+        return f"{(mirror or self.base_url).rstrip('/')}/{path.format(year=year)}"

@@ -1,8 +1,9 @@
 """A source under a profile: the production settings with those of ``[profile.<name>]`` laid over them.
 
 What a profile does not name stays as it is in production. ``gate`` is laid over key by key, its ``floors`` are
-replaced whole, because those of production count a whole county. Only the profile that a run chose looks at the
-environment, so that nobody needs a variable of a profile that they do not use.
+replaced whole, because those of production count a whole county. With a base URL of its own a profile has no mirrors, no
+pinned bytes and no listing but one that it names: those of production speak of the publisher's files. Only the profile that
+a run chose looks at the environment, so that nobody needs a variable of a profile that they do not use.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ def overlay(file: TomlFile, production: Source, profile: str) -> Source:
     gate = parts.gate(production.gate, gate_keys)
     if "floors" not in gate_keys:
         gate = replace(gate, floors={name: floor for name, floor in gate.floors.items() if name in wanted})
+    base = production
+    if "base_url" in keys:
+        base = elsewhere(production)
+        base = replace(base, archives=tuple(replace(archive, sha256={}) for archive in base.archives))
     source = replace(
-        production,
+        base,
         profile=profile,
         enabled=keys.get("enabled", production.enabled),
         base_url=keys.get("base_url", production.base_url),
@@ -43,9 +48,18 @@ def overlay(file: TomlFile, production: Source, profile: str) -> Source:
         tables=tuple(table for table in production.tables if table.name in wanted),
         gate=gate,
         archives_by_year=_archives_by_year(file, where, keys),
+        probe=parts.probe_rule(file, (*where, "probe"), base.probe, keys.get("probe", {})),
     )
     parts.check_floors(file, (*where, "gate"), source)
     return source
+
+
+def elsewhere(source: Source) -> Source:
+    """The source for a server that is not the publisher's: the publisher's listing and mirrors say nothing of it."""
+    rule = source.probe
+    kept = tuple(name for name in rule.fingerprint if name != "listing")
+    probe = replace(rule, listing=None, listing_sections=(), listing_complete="listed", fingerprint=kept)
+    return replace(source, probe=probe, mirrors=())
 
 
 def _archives_by_year(file: TomlFile, where: KeyPath, keys: Mapping[str, Any]) -> dict[int, tuple[str, ...]] | None:

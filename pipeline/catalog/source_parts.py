@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.catalog import checks
-from pipeline.catalog.model import Archive, Expectation, Gate, Limits, Source, VersionField
+from pipeline.catalog.model import Archive, Expectation, Gate, Limits, ProbeRule, Source, VersionField
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
 
 #: A PACS export holds some 20 members, the largest of 10 GB; blank-padded ones shrink 200 to 1.
@@ -26,9 +26,33 @@ def archives(file: TomlFile) -> tuple[Archive, ...]:
     archives = []
     for name, keys in file.document["archives"].items():
         where: KeyPath = ("archives", name)
-        _check_path(file, (*where, "path"), keys["path"])
-        archives.append(Archive(name, keys["path"], keys.get("required", True), checks.years(file, where, keys), keys.get("nested", False)))
+        for key in ("path", "fallback"):
+            if key in keys:
+                _check_path(file, (*where, key), keys[key])
+        if keys.get("fallback") == keys["path"]:
+            raise file.error((*where, "fallback"), "the same path", "the path of another file")
+        pins = {int(year): sha256 for year, sha256 in keys.get("sha256", {}).items()}
+        years = checks.years(file, where, keys)
+        is_required, is_nested = keys.get("required", True), keys.get("nested", False)
+        archives.append(Archive(name, keys["path"], is_required, years, is_nested, keys.get("fallback"), pins))
     return tuple(archives)
+
+
+def probe_rule(file: TomlFile, where: KeyPath, under: ProbeRule, keys: Mapping[str, Any]) -> ProbeRule:
+    """``[probe]`` settings over others, key by key."""
+    fields = dict(keys)
+    if "listing_sections" in keys:
+        fields["listing_sections"] = tuple(tuple(section.split("/")) for section in keys["listing_sections"])
+    if "fingerprint" in keys:
+        fields["fingerprint"] = tuple(keys["fingerprint"])
+    rule = replace(under, **fields)
+    if rule.listing and not rule.listing_sections:
+        raise file.error((*where, "listing"), "a listing without listing_sections", 'listing_sections = ["CAMA/Real Property"]')
+    if not rule.listing and (needs := [key for key in ("listing_sections", "listing_complete") if key in keys]):
+        raise file.error((*where, needs[0]), f"{needs[0]} without a listing", "listing = the listing's address")
+    if not rule.listing and "listing" in rule.fingerprint:
+        raise file.error((*where, "fingerprint"), "the date of a listing that is not declared", "listing = the listing's address")
+    return rule
 
 
 def _check_path(file: TomlFile, where: KeyPath, path: str) -> None:

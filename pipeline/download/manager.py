@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+
+import tenacity
 
 from pipeline.download.address import AddressRule
-from pipeline.download.fingerprint import fingerprint as fingerprint_of
 from pipeline.download.part import PartFile, claim_part
+from pipeline.download.probe import Probe, Prober
 from pipeline.download.redact import redact
 from pipeline.download.request import Caller
 from pipeline.download.retry import Deadline, RetryPolicy
 from pipeline.download.transfer import Bandwidth, HostSlots, Limits, Transfer
-from pipeline.download.verify import Stated
 from pipeline.download.wanted import Fetched, Wanted, sha256_of
 from pipeline.errors import ConfigurationError, DownloadError, PipelineError, RefusedError, ReleaseChanged
 from pipeline.handoff import OnEvent, Receipt, ignore
@@ -35,21 +35,6 @@ __all__ = ["Bandwidth", "DownloadManager", "FileSpec", "HostSlots", "Probe"]
 
 PROBE_RETRIES = 3
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a server says of an archive without sending it.
-
-    ``url`` is redacted. ``status`` is ``missing`` when the server answers 404; then the other fields are None.
-    """
-
-    url: str
-    status: Literal["found", "missing"]
-    etag: str | None = None
-    last_modified: str | None = None
-    bytes: int | None = None
-    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,26 +106,31 @@ class DownloadManager:
         self._bandwidth, self._slots = bandwidth, slots
         self._on_event = on_event
         _check_not_negative(self._retry, self._limits, deadline_s)
+        self._prober = Prober(self._probing)
 
-    def probe(self, url: str) -> Probe:
-        """Ask for an archive's validators with HEAD; transient failures are tried again three times.
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
+        """Ask for an archive's validators without fetching it; transient failures are tried again three times.
+
+        Args:
+            url: of the archive.
+            rule: the validators that make the fingerprint; see :func:`pipeline.download.fingerprint.fingerprint`.
+            listed: the date in the publisher's listing.
 
         Raises:
             DownloadError: no answer, or only server errors, in all attempts.
-            DownloadRefused: a status that no retry will change, or no validator at all.
+            DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
             AddressRefused: the URL leads where it may not.
         """
-        deadline = Deadline(self._deadline_s)
-        with self._caller(deadline) as caller:
-            for attempt in self._retry.attempts(url, PROBE_RETRIES, deadline, self._on_event):
-                with attempt, caller.send("HEAD", url) as response:
-                    if response.status_code == 404:
-                        return Probe(redact(url), "missing")
-                    stated = Stated.by(response)
-                    length = stated.archive_length
-                    mark = fingerprint_of(stated.etag, stated.last_modified, length)
-                    return Probe(redact(url), "found", stated.etag, stated.last_modified, length, mark)
-        raise AssertionError("tenacity ended without an outcome")
+        return self._prober.probe(url, rule=rule, listed=listed)
+
+    def read_document(self, url: str) -> bytes:
+        """Read a small document, such as a listing, whole (at most 4 MiB).
+
+        Raises:
+            DownloadError, DownloadRefused, AddressRefused: as for :meth:`probe`.
+            ListingError: there is none, or it is longer.
+        """
+        return self._prober.read(url)
 
     def download_file(
         self,
@@ -225,6 +215,11 @@ class DownloadManager:
         """
         _check_arguments(expected_hash, 0)
         return sha256_of(file_path) == expected_hash.lower()
+
+    def _probing(self, url: str) -> tuple[Caller, tenacity.Retrying]:
+        """Who sends a probe's requests, and how often."""
+        deadline = Deadline(self._deadline_s)
+        return self._caller(deadline), self._retry.attempts(url, PROBE_RETRIES, deadline, self._on_event)
 
     def _caller(self, deadline: Deadline) -> Caller:
         return Caller(self._rule, self._timeout_s, deadline, self._retry.retry_after_cap_s)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from pipeline.download.fingerprint import agrees
 from pipeline.download.part import PartFile
 from pipeline.download.rate import RateFloor
 from pipeline.download.redact import redact
@@ -156,7 +157,7 @@ class Transfer:
         return None
 
     def _is_expected(self, state: PartState) -> bool:
-        return self._fingerprint in state.stated.fingerprints(state.length or 0)
+        return self._fingerprint is None or agrees(self._fingerprint, state.etag, state.last_modified, state.length)
 
     def _conditions(self) -> dict[str, str]:
         """The headers that spare us a body which we have."""

@@ -15,7 +15,7 @@ from typing import Self
 import requests
 
 from pipeline.download.content import archive_kind, condition, first_bytes
-from pipeline.download.fingerprint import fingerprint
+from pipeline.download.fingerprint import agrees, fingerprint
 from pipeline.download.redact import redact
 from pipeline.errors import DownloadError, NotAnArchive, ReleaseChanged
 
@@ -55,16 +55,6 @@ class Stated:
     def archive_length(self) -> int | None:
         """The archive's own length: that of an encoded body says nothing about it."""
         return None if self.is_encoded else self.length
-
-    def fingerprints(self, archive_bytes: int) -> tuple[str, ...]:
-        """The fingerprints that a probe of this very file may have given, the fullest first.
-
-        Some servers state the length in the answer to GET and not to HEAD; ETag and Last-Modified must agree always.
-        """
-        full = fingerprint(self.etag, self.last_modified, archive_bytes)
-        if not (self.etag or self.last_modified):
-            return (full,)
-        return full, fingerprint(self.etag, self.last_modified, None)
 
 
 class BrokenBody(DownloadError):
@@ -114,10 +104,9 @@ def matching_fingerprint(url: str, stated: Stated, archive_bytes: int, expected:
     Raises:
         ReleaseChanged: the validators are not those that gave ``expected``.
     """
-    possible = stated.fingerprints(archive_bytes)
     if expected is None:
-        return possible[0]
-    if expected not in possible:
+        return fingerprint(stated.etag, stated.last_modified, archive_bytes)
+    if not agrees(expected, stated.etag, stated.last_modified, archive_bytes):
         raise ReleaseChanged(
             f"{redact(url)} came with ETag {stated.etag}, Last-Modified {stated.last_modified}, {archive_bytes} bytes",
             f"the validators that the probe saw (fingerprint {expected})",

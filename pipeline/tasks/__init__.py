@@ -16,6 +16,7 @@ if not is_configured():
 
 from pipeline.observe import attempts  # registers its handlers on Luigi's events
 from pipeline.tasks import leftovers
+from pipeline.tasks.confirm import ConfirmRelease
 from pipeline.tasks.download import DownloadArchive, ProbeRelease
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.load import CheckRelease, PublishRelease, StagePart, StageTable
@@ -27,6 +28,7 @@ leftovers.register()
 
 __all__ = [
     "CheckRelease",
+    "ConfirmRelease",
     "DownloadArchive",
     "ExtractArchive",
     "ProbeRelease",

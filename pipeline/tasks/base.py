@@ -6,6 +6,7 @@ connected before a task or a target asks.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import luigi
@@ -16,9 +17,11 @@ from pipeline.catalog.recipe import release_recipe
 from pipeline.database.ledger import ImportKey
 from pipeline.database.server import open_database
 from pipeline.download.manager import DownloadManager
+from pipeline.download.throttle import SharedBandwidth, SharedSlots
 from pipeline.errors import ConfigurationError
 from pipeline.extract.manager import ExtractManager
 from pipeline.extract.wanted import WantedMember, cut_id
+from pipeline.handoff import OnEvent
 from pipeline.load.manager import LoadManager
 from pipeline.observe.events import log_event
 from pipeline.releases import Release
@@ -49,10 +52,19 @@ class PipelineTask(luigi.Task):
         """Where targets of one kind lie: ``var/<kind>/<source>/<year>``."""
         return settings().state / kind / self.source / str(self.year)
 
-    def downloads(self) -> DownloadManager:
-        """The download stage."""
-        ours = settings()
-        return DownloadManager(timeout_s=ours.timeout_s, allow_addresses=self.of_source().allow_addresses, on_event=log_event)
+    def downloads(self, on_event: OnEvent = log_event) -> DownloadManager:
+        """The download stage, within the limits that all processes of this state folder keep together."""
+        ours, source = settings(), self.of_source()
+        shared = ours.state / "throttle"
+        return DownloadManager(
+            timeout_s=ours.timeout_s,
+            allow_addresses=source.allow_addresses,
+            allow_http=source.allow_http,
+            bandwidth=SharedBandwidth(shared / "bandwidth", ours.bandwidth) if ours.bandwidth.is_limited else None,
+            slots=SharedSlots(shared / "slots", ours.per_host, ours.slot_wait_s),
+            on_event=on_event,
+            **asdict(ours.patience),
+        )
 
     def extracts(self) -> ExtractManager:
         """The extract stage."""

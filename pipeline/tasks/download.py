@@ -3,69 +3,207 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
+from typing import Any
 
 import luigi
 
+from pipeline.catalog.model import Archive
+from pipeline.configuration import progress_folder
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
-from pipeline.handoff import write_json
-from pipeline.releases import Release, probe_path
-from pipeline.targets import ArchiveTarget, FileTarget
+from pipeline.download.offer import Choice, Places, YearOffer, choose
+from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnArchive, ReleaseChanged
+from pipeline.handoff import Receipt, read_json, receipt_path, write_json
+from pipeline.observe.events import log_event
+from pipeline.releases import EDITION_DIGITS, ArchiveIdentity, Release, archive_file, note_altered, probe_path, with_editions
+from pipeline.targets import ArchiveTarget, FileTarget, Refusal
 from pipeline.tasks.base import PipelineTask, engine, settings
+from pipeline.tasks.progress import DownloadTold
+
+#: What is wrong with an archive's own bytes, so that asking for the same bytes again is of no use.
+BAD_ARCHIVE = (NotAnArchive, ChecksumMismatch, ArchiveError, MemberError)
 
 
 class ProbeRelease(PipelineTask):
-    """Ask the source what it has for a tax year; a few HEAD requests, some hundred milliseconds.
+    """Ask the source what it has for a tax year, by its policy; a few small requests, some hundred milliseconds.
 
-    The file says ``found`` with the release, or ``not_published`` with the required archives that are missing: an outcome, not
-    a failure.
+    The file says ``found`` with the release and the tax year that was taken, or ``not_published`` with what is missing: an outcome, not a
+    failure. With ``force`` the receipts of what it found no longer count, so that every archive is fetched again.
     """
 
     as_of = luigi.DateSecondParameter(description="the run's instant, UTC")
+    force = luigi.BoolParameter(default=False, description="download again what is there")
     resources = {"network": 1}  # noqa: RUF012  # Luigi reads it from the class
 
     def output(self) -> FileTarget:
-        """``var/releases/<source>/<year>/<as_of>.json``."""
+        """``var/releases/<source>/<year asked for>/<as_of>.json``."""
         return FileTarget(probe_path(settings().state, self.source, self.year, self.as_of))
 
     def run(self) -> None:
         """Probe every archive and write what was seen."""
-        source, downloads = self.of_source(), self.downloads()
-        probes = {archive.name: downloads.probe(source.url(archive, self.year)) for archive in source.archives_for(self.year)}
-        found = {name: probe for name, probe in probes.items() if probe.status == "found"}
-        missing = [archive.name for archive in source.archives_for(self.year) if archive.required and archive.name not in found]
+        source = self.of_source()
+        choice = choose(self.downloads(), source, self.year)
+        shown = choice.taken or choice.considered[0]
+        log_event(
+            "probe.chosen",
+            {"source": self.source, "policy": choice.policy, "asked": self.year, "taken": choice.taken.year if choice.taken else None,
+             "lacks": "; ".join(offer.lacks for offer in choice.considered if offer.lacks)},
+        )  # fmt: skip
         document = {
             "source": self.source, "year": self.year, "profile": source.profile, "as_of": self.as_of.replace(tzinfo=dt.UTC).isoformat(),
-            "archives": {name: asdict(probe) for name, probe in probes.items()},
+            "policy": _policy(choice),
+            "archives": {name: asdict(probe) for name, probe in shown.archives.items()},
+            "fallbacks": {name: asdict(probe) for name, probe in shown.fallbacks.items()},
         }  # fmt: skip
-        if missing or not found:
-            write_json(self.output().path, document | {"status": "not_published", "missing": missing, "release": None})
+        if choice.taken is None:
+            nothing = {"status": "not_published", "missing": list(shown.missing), "lacks": shown.lacks, "tax_year": None, "release": None}
+            write_json(self.output().path, document | nothing)
             return
-        fingerprints = {name: str(probe.fingerprint) for name, probe in found.items()}
-        release = Release.of(self.source, self.year, source.profile, fingerprints)
+        release = self.record(choice.taken)
+        found = {"status": "found", "missing": [], "lacks": "", "tax_year": release.year, "release": release.release}
+        write_json(self.output().path, document | found)
+
+    def record(self, taken: YearOffer) -> Release:
+        """Write down the release that the offer of a tax year is."""
+        state, profile = settings().state, self.of_source().profile
+        fingerprints = with_editions(state, self.source, taken.year, taken.fingerprints)
+        release = Release.of(self.source, taken.year, profile, fingerprints)
         # The release's own file first: a probe's file never names a release that cannot be read.
-        release.write(settings().state)
+        release.write(state)
         with transaction(engine()) as cursor:
-            ledger.record_release(cursor, self.source, self.year, release.release, source.profile, fingerprints)
-        write_json(self.output().path, document | {"status": "found", "missing": [], "release": release.release})
+            ledger.record_release(cursor, self.source, taken.year, release.release, profile, fingerprints)
+        if self.force:
+            for download in downloads_of(release):
+                download.distrust()
+        return release
+
+
+def _policy(choice: Choice) -> dict[str, Any]:
+    """What the probe's file says of the choice of the tax year."""
+    considered = [
+        {"tax_year": offer.year, "lacks": offer.lacks, "listed": asdict(offer.listed) if offer.listed else None}
+        for offer in choice.considered
+    ]
+    return {"name": choice.policy, "asked": choice.asked, "considered": considered}
 
 
 class DownloadArchive(PipelineTask):
-    """Fetch one archive as it was fingerprinted; bandwidth decides how long it takes."""
+    """Fetch one archive as it was fingerprinted; bandwidth decides how long it takes.
+
+    An archive for which something can stand in ends here too when it is bad: that is written down instead of a receipt.
+    """
 
     archive = luigi.Parameter(description="an archive of source.toml")
     fingerprint = luigi.Parameter(description="what its validators gave at the probe")
+    is_fallback = luigi.BoolParameter(default=False, description="the file that stands in for the archive")
     resources = {"network": 1}  # noqa: RUF012
 
     def output(self) -> ArchiveTarget:
         """``var/archives/<source>/<year>/<archive>-<fingerprint>`` with its receipt beside it."""
-        return ArchiveTarget(self.folder("archives") / f"{self.archive}-{self.fingerprint}")
+        return ArchiveTarget(self.folder("archives") / self.file(self.fingerprint), may_be_bad=self.of_archive().has_stand_in)
+
+    @property
+    def identity(self) -> ArchiveIdentity:
+        """What is to be fetched."""
+        return ArchiveIdentity.parse(self.fingerprint)
+
+    def file(self, fingerprint: str) -> str:
+        """The archive's file name under a fingerprint."""
+        return archive_file(self.archive, fingerprint, is_fallback=self.is_fallback)
+
+    def of_archive(self) -> Archive:
+        """The archive as the source declares it."""
+        return self.of_source().archive(self.archive)
 
     def run(self) -> None:
         """Download, verify, rename; then the receipt."""
-        source, target = self.of_source(), self.output()
+        target = self.output()
         target.path.parent.mkdir(parents=True, exist_ok=True)
-        url = source.url(source.archive(self.archive), self.year)
-        receipt = self.downloads().download_file(url, target.path, max_retries=settings().max_retries, fingerprint=self.fingerprint)
+        run_id = settings().run_id
+        told = DownloadTold(self, target.path.name, progress_folder(settings().state, run_id) if run_id else None)
+        try:
+            receipt = self.fetch(target, told)
+        except BAD_ARCHIVE as error:
+            if not target.may_be_bad:
+                raise
+            write_json(target.bad, Refusal(error.code, str(error)))
+            target.distrusted.unlink(missing_ok=True)
+            log_event("download.bad", {"archive": self.archive, "code": error.code, "error": str(error)})
+            return
+        finally:
+            told.close()
+        self.compare(receipt, target)
         write_json(target.receipt, receipt)
+        target.distrusted.unlink(missing_ok=True)
+        target.bad.unlink(missing_ok=True)
+
+    def fetch(self, target: ArchiveTarget, told: DownloadTold) -> Receipt:
+        """Download the archive, or the file that stands in for it."""
+        archive, downloads = self.of_archive(), self.downloads(told)
+        places = Places(downloads, self.of_source(), self.year)
+        return downloads.download_file(
+            places.require_url(archive, is_fallback=self.is_fallback),
+            target.path,
+            None if self.is_fallback else archive.sha256.get(self.year),
+            settings().max_retries,
+            fingerprint=self.identity.fingerprint,
+            mirrors=places.mirrors(archive, is_fallback=self.is_fallback),
+            # What is here without a receipt that counts is fetched whole; other bytes than before are this task's own question.
+            force=target.distrusted.is_file() or self.identity.edition is not None,
+            last_good=self.last_good(),
+        )
+
+    def compare(self, receipt: Receipt, target: ArchiveTarget) -> None:
+        """Hold the bytes against what came under the same validators before.
+
+        Raises:
+            ReleaseChanged: they are others; the next probe takes them as a release of their own.
+        """
+        edition = self.identity.edition
+        before: str | None = None
+        if edition is not None and not receipt.sha256.startswith(edition):
+            before = f"sha256 {edition}..."
+        elif target.distrusted.is_file():
+            sha256 = read_json(target.distrusted).get("sha256")
+            before = None if sha256 == receipt.sha256 else f"sha256 {sha256}" if sha256 else "a bad archive"
+        if before is None:
+            return
+        altered = replace(self.identity, edition=receipt.sha256[:EDITION_DIGITS])
+        path = target.path.with_name(self.file(str(altered)))
+        target.path.replace(path)
+        write_json(receipt_path(path), replace(receipt, file=path.name))
+        note_altered(settings().state, self.source, self.year, self.file(self.identity.fingerprint), receipt.sha256)
+        target.distrusted.unlink(missing_ok=True)
+        raise ReleaseChanged(
+            f"{receipt.url} has sha256 {receipt.sha256} under the validators of {before}",
+            "the same bytes under the same validators",
+            "nothing: the next run takes these bytes as a release of their own",
+        )
+
+    def distrust(self) -> None:
+        """Let what is here count no more: it is fetched again, and then compared with what is noted of it."""
+        target = self.output()
+        for noted in (target.receipt, target.bad):
+            if noted.is_file():
+                noted.replace(target.distrusted)
+
+    def last_good(self) -> Receipt | None:
+        """The receipt of the archive's release that was fetched last before this one; None: there is none."""
+        target = self.output()
+        of_archive = re.compile(rf"{re.escape(self.archive)}(\.fallback)?-[embl]+-[0-9a-f-]+(~[0-9a-f]+)?\.receipt\.json")
+        paths = (path for path in target.path.parent.iterdir() if of_archive.fullmatch(path.name) and path != target.receipt)
+        return max((Receipt.from_json(read_json(path)) for path in paths), key=lambda receipt: receipt.fetched_at, default=None)
+
+
+def downloads_of(release: Release) -> list[DownloadArchive]:
+    """The downloads of a release's archives and of what may stand in for them."""
+    found = []
+    for archive, fingerprint in release.fingerprints.items():
+        identity = ArchiveIdentity.parse(fingerprint)
+        where = {"source": release.source, "year": release.year, "archive": archive}
+        found.append(DownloadArchive(**where, fingerprint=identity.own))
+        if identity.fallback is not None:
+            found.append(DownloadArchive(**where, fingerprint=identity.fallback, is_fallback=True))
+    return found

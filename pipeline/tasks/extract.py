@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import luigi
 
-from pipeline.handoff import Manifest, Member
-from pipeline.targets import MembersTarget
+from pipeline.errors import ArchiveError
+from pipeline.handoff import Manifest, Member, write_json
+from pipeline.observe.events import log_event
+from pipeline.releases import ArchiveIdentity
+from pipeline.targets import ArchiveTarget, MembersTarget, Refusal
 from pipeline.tasks.base import PipelineTask, wanted_members
-from pipeline.tasks.download import DownloadArchive
+from pipeline.tasks.download import BAD_ARCHIVE, DownloadArchive
 
 
 class ExtractArchive(PipelineTask):
-    """Unpack the wanted members of an archive into a folder that is renamed into place once."""
+    """Unpack the wanted members of an archive into a folder that is renamed into place once.
+
+    When the archive is bad its declared fallback is fetched and unpacked in its place. When that is bad too, or there is none, an
+    archive that is not required ends here: it is written down, and its tables stay as the last good one made them.
+    """
 
     archive = luigi.Parameter(description="an archive of source.toml")
     fingerprint = luigi.Parameter(description="what its validators gave at the probe")
@@ -20,24 +29,74 @@ class ExtractArchive(PipelineTask):
 
     def requires(self) -> DownloadArchive:
         """The archive."""
-        return self.clone(DownloadArchive)
+        return self.download(ArchiveIdentity.parse(self.fingerprint).own)
+
+    def download(self, fingerprint: str, *, is_fallback: bool = False) -> DownloadArchive:
+        """The download of the archive, or of the file that stands in for it."""
+        return DownloadArchive(
+            source=self.source, year=self.year, archive=self.archive, fingerprint=fingerprint, is_fallback=is_fallback
+        )
 
     def output(self) -> MembersTarget:
         """``var/members/<source>/<year>/<archive>-<fingerprint>-<cut>/``."""
-        return MembersTarget(self.folder("members") / f"{self.archive}-{self.fingerprint}-{self.cut}")
+        folder = self.folder("members") / f"{self.archive}-{self.fingerprint}-{self.cut}"
+        return MembersTarget(folder, may_be_bad=not self.of_source().archive(self.archive).required)
 
-    def run(self) -> None:
+    def run(self) -> Iterator[DownloadArchive]:
         """Extract, measure, cut."""
-        archive = self.input()
-        folder = self.output().prepare()
-        self.extracts().extract_archive(
-            archive.path,
-            folder,
-            members=wanted_members(self.of_source(), self.year, self.archive),
-            sha256=archive.read().sha256,
-            archive_name=self.archive,
-            nested=self.of_source().archive(self.archive).nested,
-        )
+        target, fallback = self.output(), ArchiveIdentity.parse(self.fingerprint).fallback
+        # Luigi starts this anew when the fallback is here: what is known of the first one is not found out twice.
+        first = Refusal.read(target.first_bad) or self.unpack(self.requires().output())
+        if first is None:
+            return
+        if fallback is None:
+            self.give_up(first)
+            return
+        write_json(target.first_bad, first)
+        log_event("extract.fallback", {"archive": self.archive, "code": first.code, "error": first.message})
+        download = self.download(fallback, is_fallback=True)
+        yield download
+        second = self.unpack(download.output())
+        if second is not None:
+            self.give_up(Refusal(second.code, f"{first.message}; and of its fallback: {second.message}"))
+
+    def unpack(self, archive: ArchiveTarget) -> Refusal | None:
+        """Extract a downloaded archive; returns why it is bad, where something may stand in for it."""
+        if refusal := archive.refusal():
+            return refusal
+        declared = self.of_source().archive(self.archive)
+        try:
+            self.extracts().extract_archive(
+                archive.path,
+                self.output().prepare(),
+                members=wanted_members(self.of_source(), self.year, self.archive),
+                sha256=archive.read().sha256,
+                archive_name=self.archive,
+                nested=declared.nested,
+            )
+        except BAD_ARCHIVE as error:
+            if not declared.has_stand_in:
+                raise
+            return Refusal(error.code, str(error))
+        return None
+
+    def give_up(self, refusal: Refusal) -> None:
+        """Nothing can be unpacked: what is live stays, if the archive is not required.
+
+        Raises:
+            ArchiveError: it is required.
+        """
+        target = self.output()
+        if not target.may_be_bad:
+            expected, todo = "an archive that can be unpacked, or a fallback that can", "wait for the publisher's next one, or tell them"
+            raise ArchiveError(f"{self.archive} of {self.year} is bad: {refusal.message}", expected, todo)
+        target.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target.bad, refusal)
+        log_event("extract.bad", {"archive": self.archive, "code": refusal.code, "error": refusal.message})
+
+    def refusal(self) -> Refusal | None:
+        """Why there are no members, so that the archive's tables stay as they are."""
+        return self.output().refusal()
 
     def manifest(self) -> Manifest:
         """What was extracted."""

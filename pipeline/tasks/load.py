@@ -15,6 +15,7 @@ from pipeline.load.checkpoints import Origin
 from pipeline.observe.events import log_event
 from pipeline.targets import MarkerRow, MarkerTarget
 from pipeline.tasks.base import ImportTask, cut_of, engine, table_of
+from pipeline.tasks.confirm import ConfirmRelease
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.transform import TransformPart, reading_of
 from pipeline.transform.header import Reading
@@ -96,10 +97,13 @@ class StageTable(TableTask):
         """
         self.require_recipe()
         loads, table, extracted = self.loads(), self.of_table(), self.extracted()
-        member = extracted.member(table.member) if extracted else None
+        refusal = extracted.refusal() if extracted else None
+        member = extracted.member(table.member) if extracted and not refusal else None
         if not loads.open_import(self.key, table).is_open:
             return  # another run has published it meanwhile
         if extracted is None or member is None:
+            why = refusal.message if refusal else "the release does not carry it"
+            log_event("load.carried_over", {"table": table.qualified, "why": why})
             loads.keep_table(self.key, table, member_sha256=None, recipe="")
             return
         reading = self.reading(extracted, member)
@@ -141,9 +145,10 @@ class CheckRelease(ImportTask):
     retry_count = 1
     resources = {"postgres": 1}  # noqa: RUF012
 
-    def requires(self) -> list[StageTable]:
-        """Every table that is wanted of the tax year."""
-        return [self.clone(StageTable, table=table.name) for table in self.of_source().tables_for(self.year)]
+    def requires(self) -> list[StageTable | ConfirmRelease]:
+        """Every table that is wanted of the tax year, and that the release is still the one that is offered."""
+        tables = [self.clone(StageTable, table=table.name) for table in self.of_source().tables_for(self.year)]
+        return [*tables, self.clone(ConfirmRelease)]
 
     def output(self) -> MarkerTarget:
         """The gate passed, or a person accepted what it refused."""

@@ -12,7 +12,7 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.settings import chosen_syncs
 from pipeline.tasks.base import PipelineTask, engine
-from pipeline.tasks.download import ProbeRelease
+from pipeline.tasks.download import DownloadArchive, ProbeRelease, downloads_of
 from pipeline.tasks.load import PublishRelease
 
 
@@ -29,6 +29,7 @@ class SyncSource(PipelineTask):
     """
 
     as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
+    force = luigi.BoolParameter(default=False, description="download again what is there, and compare")
     # What it raises of its own is that the release is held: no later attempt changes that.
     retry_count = 1
 
@@ -37,21 +38,26 @@ class SyncSource(PipelineTask):
         return self.clone(ProbeRelease)
 
     def publish(self) -> PublishRelease | None:
-        """The publish of the release that the probe saw; None when there is none yet."""
-        release = self.requires().output().read()["release"]
-        if release is None:
+        """The publish of the release that the probe saw, under the tax year that it took; None when there is none yet."""
+        probe = self.requires().output().read()
+        if probe["release"] is None:
             return None
-        recipe = release_recipe(self.of_source(), self.year)
-        return PublishRelease(source=self.source, year=self.year, release=release, recipe=recipe)
+        recipe = release_recipe(self.of_source(), probe["tax_year"])
+        return PublishRelease(source=self.source, year=probe["tax_year"], release=probe["release"], recipe=recipe)
 
     def complete(self) -> bool:
         """Whether the probe was taken and what it saw is current."""
         if not self.requires().complete():
             return False
         publish = self.publish()
-        return publish is None or publish.complete()
+        return publish is None or (publish.complete() and all(download.complete() for download in self.forced(publish)))
 
-    def run(self) -> Iterator[PublishRelease]:
+    def forced(self, publish: PublishRelease) -> list[DownloadArchive]:
+        """What must be here again although the release may be current: with ``force``, every archive of it that was ever here."""
+        downloads = downloads_of(publish.offered()) if self.force else []
+        return [download for download in downloads if not download.is_fallback or download.output().path.exists()]
+
+    def run(self) -> Iterator[list[DownloadArchive] | PublishRelease]:
         """Ask for the publish, unless the release is held.
 
         Raises:
@@ -60,6 +66,8 @@ class SyncSource(PipelineTask):
         publish = self.publish()
         if publish is None:
             return
+        if self.force:
+            yield self.forced(publish)
         with transaction(engine()) as cursor:
             found = ledger.standing(cursor, publish.key)
         if found and found.is_held:
@@ -72,10 +80,12 @@ class SyncAll(luigi.Task):
 
     as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
     only = luigi.Parameter(default="", description="one source instead of all")
+    force = luigi.BoolParameter(default=False, description="download again what is there, and compare")
 
     def requires(self) -> list[SyncSource]:
         """The syncs."""
-        return [SyncSource(source=source, year=year, as_of=self.as_of) for source, year in chosen_syncs(self.only or None, None)]
+        chosen = chosen_syncs(self.only or None, None)
+        return [SyncSource(source=source, year=year, as_of=self.as_of, force=self.force) for source, year in chosen]
 
     def complete(self) -> bool:
         """Whether every sync is complete."""

@@ -115,12 +115,13 @@ def test_every_key_of_the_language_is_documented():
     documented: dict[str, Counter[str]] = {}
     heading = ""
     for line in (shipped_schemas() / "README.md").read_text().splitlines():
-        if line.startswith(("### ", "`[profile.<name>.gate]`")):
+        if line.startswith(("### ", "`[profile.<name>.")):
             heading = line.split("`")[1]
         elif line.startswith("| `"):
             documented.setdefault(heading, Counter())[line.split("`")[1]] += 1
     headings = {"archives.*": "[archives.<name>]", "profile.*": "[profile.<name>]", "profile.*.gate": "[profile.<name>.gate]",
-                "layout": "[[layout]]", "index": "[[index]]", "example": "[[example]]", "expect": "[[expect]]", "columns.*": "[columns]"}  # fmt: skip
+                "profile.*.probe": "[profile.<name>.probe]", "layout": "[[layout]]", "index": "[[index]]", "example": "[[example]]",
+                "expect": "[[expect]]", "columns.*": "[columns]"}  # fmt: skip
     expected: dict[str, Counter[str]] = {}
     for inside, key in (*all_keys(SOURCE_FILE), *all_keys(TABLE_FILE)):
         if inside:

@@ -79,7 +79,8 @@ def test_second_run_probes_and_does_nothing_else(world):
 
 
 def test_replaced_archives_are_downloaded_once_each(refreshed):
-    assert sorted(refreshed.asked(refreshed.place)) == sorted([*HEADS_ONLY, f"GET {HEARINGS}", f"GET {REAL}"])
+    # After the last download of a release its archives are asked for once more: they may have been replaced meanwhile.
+    assert sorted(refreshed.asked(refreshed.place)) == sorted([*HEADS_ONLY, *HEADS_ONLY, f"GET {HEARINGS}", f"GET {REAL}"])
 
 
 def test_only_tables_whose_member_changed_are_transformed_and_staged(refreshed):
@@ -137,7 +138,7 @@ def test_shuffled_file_of_rows_without_a_key_writes_nothing(refreshed_copy):
     world.offer(HEARINGS, {"arb_protest_real.txt": b"".join(lines)})
     place = world.mark()
     world.publish("--source", "hcad", "--year", "2019")
-    assert world.asked(place) == [f"HEAD {HEARINGS}", f"GET {HEARINGS}"]
+    assert world.asked(place) == [f"HEAD {HEARINGS}", f"GET {HEARINGS}", f"HEAD {HEARINGS}"]
     assert world.written("arb_protest_real") == (0, 0, 0)
     assert world.sql(PROTESTS + " order by acct, seq") == before
 

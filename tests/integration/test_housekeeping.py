@@ -71,3 +71,18 @@ def test_nothing_goes_while_something_is_being_staged_or_nothing_is_current(worl
         cursor.execute("update etl.import set state = 'refused' where state in ('staging', 'published')")
     assert sweep(world.engine, state, "county", 2025) == 0
     assert len(left(state, "parts")) == 3
+
+
+def test_fallback_and_edition_of_a_kept_release_stay_with_it(world, state):
+    with transaction(world.engine) as cursor:
+        cursor.execute("update etl.release set archives = %s where release = 'c'", [Json({"roll": "c111~0a+f222"})])
+    archives, members = (state / kind / "county" / "2025" for kind in ("archives", "members"))
+    for name in ("roll-c111~0a", "roll.fallback-f222", "roll.fallback-f222.receipt.json", "roll.fallback-old"):
+        (archives / name).write_bytes(b"x")
+    (members / "roll-c111~0a+f222-cut.first-bad.json").write_bytes(b"x")
+    sweep(world.engine, state, "county", 2025)
+    kept = ["roll-b111", "roll-b111.receipt.json", "roll-c111~0a", "roll.fallback-f222", "roll.fallback-f222.receipt.json"]
+    assert left(state, "archives") == kept
+    assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]
+    sweep(world.engine, state, "county", 2025, keep=Retention(members=0))
+    assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]

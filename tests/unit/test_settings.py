@@ -77,3 +77,32 @@ def test_tasks_refuse_to_start_without_exit_codes_of_ours(tmp_path):
     )
     assert done.returncode != 0
     assert "LUIGI_CONFIG_PATH=config/luigi.cfg" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[download]\nper_host = 0\n", "[download] per_host = 0"),
+        ("[download]\ndeadline_s = -1\n", "[download] deadline_s = -1"),
+        ("[download]\nmin_bytes_per_s = nan\n", "[download] min_bytes_per_s = nan"),
+        ("[download]\nslot_wait_s = soon\n", "E_CONFIG"),
+        ("[download]\nmax_bytes = 1.5\n", "E_CONFIG"),
+        ("[download]\nbandwidth = quick\n", "[download] bandwidth: 'quick'"),
+    ],
+)
+def test_wrong_figure_of_a_download_is_named(tmp_path, text, words):
+    done = read(tmp_path, text)
+    assert done.returncode != 0 and words in done.stderr
+
+
+def test_shipped_figures_are_the_defaults():
+    """Nobody who leaves a line out gets another figure than the one that stands there."""
+    import configparser
+
+    from pipeline import settings
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "config" / "luigi.cfg")
+    defaults = {name: parameter for name, parameter in settings.download.get_params() if name not in ("mirror", "mirror_addresses")}
+    for name, parameter in defaults.items():
+        assert parameter.parse(config["download"][name]) == parameter._default, name

@@ -1,0 +1,350 @@
+"""The probe, the download and the confirmation as tasks, against a server that is changed between them."""
+
+import datetime as dt
+import hashlib
+import http.server
+import io
+import json
+import logging
+import threading
+import time
+import zipfile
+from itertools import pairwise
+
+import luigi
+import pytest
+from luigi.rpc import RPCError
+
+from pipeline.errors import ChecksumMismatch, NotAnArchive, ReleaseChanged
+from pipeline.releases import ArchiveIdentity, Release
+from pipeline.settings import process_settings, process_sources
+
+DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
+SOURCE = """\
+[source]
+name = "tiny"
+title = "t"
+publisher = "p"
+homepage = "https://tiny.example/"
+licence = "l"
+base_url = "{url}"
+tax_years = [2025]
+allow_addresses = ["127.0.0.0/8"]
+[archives.roll]
+path = "{{year}}/Roll.zip"
+{roll}
+[archives.hearings]
+path = "{{year}}/Hearings.zip"
+required = false
+"""
+TABLE = """\
+[table]
+name = "{name}"
+archive = "{archive}"
+member = "{name}.txt"
+key = ["acct"]
+[[layout]]
+format = "delimited"
+[columns]
+acct = {{ type = "text", required = true }}
+"""
+
+
+def packed(text, size=0):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as zipped:
+        zipped.writestr("owner.txt", f"acct\r\n{text}\r\n")
+        zipped.writestr("ballast", bytes(size))
+    return out.getvalue()
+
+
+class Server:
+    """Bodies by path, each with an ETag that a test may keep while it changes the body."""
+
+    def __init__(self):
+        self.bodies, self.asked = {}, []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                self.answer(with_body=False)
+
+            def do_GET(self):
+                self.answer(with_body=True)
+
+            def answer(self, *, with_body):
+                outer.asked.append(f"{self.command} {self.path}")
+                body, etag = outer.bodies.get(self.path, (None, None))
+                self.send_response(404 if body is None else 200)
+                self.send_header("Content-Length", str(len(body or b"")))
+                if etag:
+                    self.send_header("ETag", etag)
+                self.end_headers()
+                if with_body and body:
+                    self.wfile.write(body)
+
+            def log_message(self, *_):
+                return
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def put(self, name, body, etag=None):
+        self.bodies[f"/2025/{name}.zip"] = (body, etag or f'"{hashlib.sha256(body).hexdigest()[:8]}"')
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server():
+    running = Server()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def tasks(tmp_path, server, database_url, monkeypatch):
+    """The tasks module, with a state folder, a database and schema files of the test's own; `tasks.declare` writes the latter."""
+    import pipeline.tasks as module
+
+    config = luigi.configuration.get_config()
+    folder = tmp_path / "schemas" / "tiny"
+    folder.mkdir(parents=True)
+    before = {("catalog", "path"): config.get("catalog", "path", "")}
+    changed = {}
+
+    def declare(roll="", **download):
+        (folder / "source.toml").write_text(SOURCE.format(url=server.url, roll=roll))
+        for name, archive in (("owner", "roll"), ("protest", "hearings")):
+            (folder / f"{name}.toml").write_text(TABLE.format(name=name, archive=archive))
+        for key, value in download.items():
+            changed.setdefault(("download", key), config.get("download", key, ""))
+            config.set("download", key, value)
+        process_settings.cache_clear()
+        process_sources.cache_clear()
+
+    config.set("catalog", "path", str(tmp_path / "schemas"))
+    monkeypatch.setenv("HCAD_PIPELINE_STATE", str(tmp_path / "var"))
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name in ("HCAD_PIPELINE_PROFILE", "HCAD_PIPELINE_MIRROR", "HCAD_PIPELINE_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "declare", declare, raising=False)
+    declare()
+    yield module
+    for (section, key), value in (before | changed).items():
+        config.set(section, key, value)
+    process_settings.cache_clear()
+    process_sources.cache_clear()
+
+
+def probe(tasks, second, **more):
+    """Take a probe, and give the release that it saw."""
+    task = tasks.ProbeRelease(source="tiny", year=2025, as_of=dt.datetime(2026, 1, 1, 0, 0, second), **more)
+    task.run()
+    document = task.output().read()
+    return Release.read(process_settings().state, "tiny", 2025, document["release"]) if document["release"] else document
+
+
+def downloads(tasks, release):
+    from pipeline.tasks.download import downloads_of
+
+    return {download.archive: download for download in downloads_of(release)}
+
+
+def confirm(tasks, release):
+    return tasks.ConfirmRelease(source="tiny", year=2025, release=release.release)
+
+
+def test_release_that_changes_between_two_downloads_is_not_confirmed(tasks, server):
+    server.put("Roll", packed("1"))
+    server.put("Hearings", packed("1"))
+    monday = probe(tasks, 1)
+    found = downloads(tasks, monday)
+    found["roll"].run()
+    # The publisher replaces what was fetched already, then the second download goes on with what was probed.
+    server.put("Roll", packed("2"))
+    found["hearings"].run()
+    with pytest.raises(ReleaseChanged, match=f"roll is e-.* and was {monday.fingerprints['roll']}"):
+        confirm(tasks, monday).run()
+    assert not confirm(tasks, monday).complete()
+    tuesday = probe(tasks, 2)
+    assert tuesday.release != monday.release
+    server.asked.clear()
+    for download in downloads(tasks, tuesday).values():
+        if not download.complete():
+            download.run()
+    assert [line for line in server.asked if line.startswith("GET")] == ["GET /2025/Roll.zip"]
+    confirm(tasks, tuesday).run()
+    assert confirm(tasks, tuesday).complete()
+
+
+@pytest.mark.parametrize("event", ["comes", "goes", "required goes"])
+def test_archive_that_comes_or_goes_meanwhile_changes_the_release_too(tasks, server, event):
+    server.put("Roll", packed("1"))
+    if event == "goes":
+        server.put("Hearings", packed("1"))
+    release = probe(tasks, 1)
+    for download in downloads(tasks, release).values():
+        download.run()
+    if event == "comes":
+        server.put("Hearings", packed("1"))
+    else:
+        del server.bodies["/2025/Hearings.zip" if event == "goes" else "/2025/Roll.zip"]
+    with pytest.raises(ReleaseChanged, match="not there" if event == "comes" else "gone"):
+        confirm(tasks, release).run()
+
+
+def test_confirmation_speaks_for_the_downloads_that_were_made_and_for_no_others(tasks, server):
+    server.put("Roll", packed("1"))
+    release = probe(tasks, 1)
+    (download,) = downloads(tasks, release).values()
+    download.run()
+    confirm(tasks, release).run()
+    document = confirm(tasks, release).output().read()
+    assert document["archives"][download.output().path.name]["sha256"] == hashlib.sha256(packed("1")).hexdigest()
+    download.output().receipt.unlink()
+    assert not confirm(tasks, release).complete()
+    time.sleep(1.1)  # A receipt says when, to the second.
+    download.run()
+    assert not confirm(tasks, release).complete()
+
+
+@pytest.mark.fault(18)
+def test_other_bytes_under_the_same_validators_become_a_release_of_their_own_by_force(tasks, server):
+    server.put("Roll", packed("1"), '"same"')
+    before = probe(tasks, 1)
+    downloads(tasks, before)["roll"].run()
+    server.put("Roll", packed("2"), '"same"')
+    assert probe(tasks, 2).release == before.release, "no validator tells"
+    again = probe(tasks, 3, force=True)
+    assert again.release == before.release
+    download = downloads(tasks, again)["roll"]
+    assert not download.complete(), "its receipt counts no more"
+    with pytest.raises(ReleaseChanged, match="a release of their own"):
+        download.run()
+    after = probe(tasks, 4)
+    sha256 = hashlib.sha256(packed("2")).hexdigest()
+    assert after.release != before.release
+    assert ArchiveIdentity.parse(after.fingerprints["roll"]) == ArchiveIdentity(before.fingerprints["roll"], sha256[:8])
+    server.asked.clear()
+    found = downloads(tasks, after)["roll"]
+    assert found.complete() and found.output().read().sha256 == sha256, "the bytes that were compared are the ones that are used"
+    assert not server.asked
+    confirm(tasks, after).run()
+    # Should it ever be fetched again, it must be these very bytes.
+    found.output().receipt.unlink()
+    server.put("Roll", packed("3"), '"same"')
+    with pytest.raises(ReleaseChanged):
+        found.run()
+
+
+def test_force_keeps_the_identity_when_the_bytes_are_the_same(tasks, server):
+    server.put("Roll", packed("1"))
+    before = probe(tasks, 1)
+    download = downloads(tasks, before)["roll"]
+    download.run()
+    server.asked.clear()
+    assert probe(tasks, 2, force=True).release == before.release
+    assert not download.complete()
+    download.run()
+    assert download.complete() and "GET /2025/Roll.zip" in server.asked
+    assert [path.name for path in download.output().path.parent.glob("*.distrusted.json")] == []
+
+
+def test_archive_that_was_bad_and_is_good_by_force_is_a_release_of_its_own(tasks, server):
+    server.put("Roll", packed("1"))
+    server.put("Hearings", b"<html>Maintenance</html>" * 50, '"same"')
+    before = probe(tasks, 1)
+    download = downloads(tasks, before)["hearings"]
+    download.run()
+    assert download.complete() and download.output().refusal().code == "E_NOT_ARCHIVE"
+    server.put("Hearings", packed("1"), '"same"')
+    probe(tasks, 2, force=True)
+    with pytest.raises(ReleaseChanged, match="a bad archive"):
+        download.run()
+    assert probe(tasks, 3).release != before.release
+
+
+def test_bad_required_archive_without_a_fallback_is_an_error_each_time(tasks, server):
+    server.put("Roll", b"<html>Maintenance</html>" * 50)
+    download = downloads(tasks, probe(tasks, 1))["roll"]
+    for _ in range(2):
+        with pytest.raises(NotAnArchive):
+            download.run()
+        assert not download.complete()
+
+
+def test_pinned_bytes_are_the_only_ones_that_are_taken(tasks, server):
+    body = packed("1")
+    tasks.declare(roll=f'sha256 = {{ 2025 = "{hashlib.sha256(body).hexdigest()}" }}')
+    server.put("Roll", packed("2"))
+    with pytest.raises(ChecksumMismatch):
+        downloads(tasks, probe(tasks, 1))["roll"].run()
+    server.put("Roll", body)
+    downloads(tasks, probe(tasks, 2))["roll"].run()
+
+
+def test_configured_bandwidth_is_kept_and_the_log_tells_how_far_it_is(tasks, server, caplog, monkeypatch):
+    tasks.declare(bandwidth="1MB")
+    monkeypatch.setattr("pipeline.tasks.progress.LOG_EVERY_S", 1.0)
+    body = packed("1", 3_000_000)
+    server.put("Roll", body)
+    download = downloads(tasks, probe(tasks, 1))["roll"]
+    told = []
+    download.set_status_message = lambda text: told.append((time.monotonic(), text))
+    download.set_progress_percentage = lambda percent: told.append((time.monotonic(), percent))
+    caplog.set_level(logging.INFO, logger="pipeline")
+    started = time.monotonic()
+    download.run()
+    seconds = time.monotonic() - started
+    assert len(body) / 1.1e6 <= seconds <= len(body) / 0.9e6 + 0.5
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("download.progress")]
+    assert lines and all("rate_bytes_s=" in line and "eta_s=" in line for line in lines)
+    assert "MB" in told[0][1]
+    assert all(later[0] - earlier[0] >= 0.99 for earlier, later in pairwise(told)), "at most one call a second"
+    assert [type(text) for _, text in told[:2]] == [str, int]
+
+
+def test_luigid_that_does_not_listen_is_left_alone(tasks, server, monkeypatch):
+    tasks.declare(bandwidth="1MB")
+    server.put("Roll", packed("1", 3_000_000))
+    download = downloads(tasks, probe(tasks, 1))["roll"]
+    calls = []
+
+    def refuse(_):
+        calls.append(1)
+        raise RPCError("gone")
+
+    download.set_status_message = download.set_progress_percentage = refuse
+    download.run()
+    assert download.complete() and len(calls) == 1
+
+
+def test_progress_is_written_for_the_runs_terminal_while_it_looks(tasks, server, monkeypatch):
+    monkeypatch.setenv("HCAD_PIPELINE_RUN_ID", "7")
+    tasks.declare(bandwidth="1MB")
+    server.put("Roll", packed("1", 4_000_000))
+    download = downloads(tasks, probe(tasks, 1))["roll"]
+    folder = process_settings().state / "progress" / "run-7"
+    folder.mkdir(parents=True)
+    thread = threading.Thread(target=download.run)
+    thread.start()
+    found = []
+    while thread.is_alive():
+        found += [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        time.sleep(0.2)
+    thread.join()
+    rates = [progress["rate_bytes_s"] for progress in found if progress["rate_bytes_s"] is not None]
+    assert rates and all(0 < rate < 2_000_000 for rate in rates) and found[-1]["total"] > 4_000_000
+    assert list(folder.iterdir()) == []
+
+
+def test_settings_reach_the_download_stage(tasks, server):
+    tasks.declare(max_bytes="100")
+    server.put("Roll", packed("1"))
+    with pytest.raises(Exception, match="at most 100 bytes"):
+        downloads(tasks, probe(tasks, 1))["roll"].run()
+    assert process_settings().patience.max_bytes == 100

@@ -1,0 +1,298 @@
+"""What a source offers: its listing, its archives' addresses, and the tax year that its policy takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.catalog import load_source
+from pipeline.catalog.model import Source
+from pipeline.download import DownloadManager, fingerprint
+from pipeline.download.listing import Listing
+from pipeline.download.offer import Places, choose, survey
+from pipeline.errors import AddressRefused, DownloadRefused, ListingError, ReleaseChanged
+from pipeline.releases import ArchiveIdentity, archive_files
+
+DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
+UPDATED = "September 20, 2026"
+TABLE = """\
+[table]
+name = "{name}"
+archive = "{archive}"
+member = "{name}.txt"
+key = ["acct"]
+[[layout]]
+format = "delimited"
+[columns]
+acct = {{ type = "text", required = true }}
+"""
+
+Make = Callable[..., Source]
+
+
+@pytest.fixture
+def make(server: Any, tmp_path: Path) -> Make:
+    """A source at the server: ``roll`` is required, ``hearings`` is not; more text goes into ``[probe]`` and the archives."""
+
+    def make_source(probe: str = "", roll: str = "", hearings: str = "") -> Source:
+        folder = tmp_path / "tiny"
+        folder.mkdir(exist_ok=True)
+        (folder / "source.toml").write_text(
+            f"""[source]
+name = "tiny"
+title = "t"
+publisher = "p"
+homepage = "https://tiny.example/"
+licence = "l"
+base_url = "{server.url("/roll")}"
+tax_years = [2026]
+allow_addresses = ["127.0.0.0/8"]
+[probe]
+{probe}
+[archives.roll]
+path = "{{year}}/Roll.zip"
+{roll}
+[archives.hearings]
+path = "{{year}}/Hearings.zip"
+required = false
+{hearings}
+"""
+        )
+        for name, archive in (("owner", "roll"), ("protest", "hearings")):
+            (folder / f"{name}.toml").write_text(TABLE.format(name=name, archive=archive))
+        return load_source(folder)
+
+    return make_source
+
+
+@pytest.fixture
+def publish(server: Any) -> Callable[..., None]:
+    """Put bodies at paths; everything else is 404."""
+    bodies: dict[str, tuple[str, bytes, Mapping[str, str]]] = {}
+
+    class Routes(dict):  # type: ignore[type-arg]
+        def __missing__(self, path: str) -> Any:
+            def route(request: Any) -> None:
+                status, body, headers = bodies.get(request.path, ("404 Not Found", b"", {}))
+                request.answer(status, headers, body)
+
+            return route
+
+    server.routes = Routes()
+
+    def put(path: str, body: bytes | str = b"PK", status: str = "200 OK", **headers: str) -> None:
+        usual = {"Last-Modified": DAY} | {name.replace("_", "-"): value for name, value in headers.items()}
+        bodies[path] = (status, body.encode() if isinstance(body, str) else body, usual)
+
+    return put
+
+
+def asked(server: Any) -> list[str]:
+    return [f"{request.method} {request.path}" for request in server.requests]
+
+
+@pytest.mark.fault(8)
+def test_strict_policy_takes_the_year_asked_for_or_none(server: Any, make: Make, publish: Any, manager: DownloadManager) -> None:
+    publish("/roll/2025/Roll.zip")
+    choice = choose(manager, make(), 2026)
+    assert (choice.policy, choice.taken, [offer.year for offer in choice.considered]) == ("strict", None, [2026])
+    assert (choice.considered[0].missing, choice.considered[0].lacks) == (("roll",), "no roll")
+    assert asked(server) == ["HEAD /roll/2026/Roll.zip", "HEAD /roll/2026/Hearings.zip"]
+
+
+def test_newest_policy_takes_the_newest_complete_year_whole(make: Make, publish: Any, manager: DownloadManager) -> None:
+    """2026 has its hearings and no roll yet: nothing of 2026 gets into the release of 2025."""
+    publish("/roll/2026/Hearings.zip", b"PK 2026")
+    publish("/roll/2025/Roll.zip", b"PK roll")
+    publish("/roll/2024/Roll.zip")
+    publish("/roll/2024/Hearings.zip")
+    choice = choose(manager, make('year_policy = "newest"\nlookback_years = 5'), 2026)
+    assert [(offer.year, offer.lacks) for offer in choice.considered] == [(2026, "no roll"), (2025, "")]
+    assert choice.taken is not None and choice.taken.year == 2025
+    assert choice.taken.fingerprints == {"roll": fingerprint(None, DAY, 7)}
+
+
+def test_newest_policy_looks_back_no_further_than_it_may(make: Make, publish: Any, manager: DownloadManager) -> None:
+    publish("/roll/2023/Roll.zip")
+    for years, found in ((2, None), (3, 2023)):
+        taken = choose(manager, make(f'year_policy = "newest"\nlookback_years = {years}'), 2026).taken
+        assert (taken and taken.year) == found
+
+
+def test_newest_policy_asks_for_no_other_year_when_the_first_is_complete(
+    server: Any, make: Make, publish: Any, manager: DownloadManager
+) -> None:
+    publish("/roll/2026/Roll.zip")
+    choice = choose(manager, make('year_policy = "newest"'), 2026)
+    assert choice.taken is not None and choice.taken.year == 2026
+    assert not [line for line in asked(server) if "2025" in line]
+
+
+def test_nothing_at_all_is_not_complete_even_when_nothing_is_required(make: Make, publish: Any, manager: DownloadManager) -> None:
+    source = make(roll="required = false")
+    assert survey(manager, source, 2026).lacks == "no archive"
+    publish("/roll/2026/Hearings.zip")
+    assert survey(manager, source, 2026).is_complete
+
+
+def test_refusal_stops_for_a_required_archive_and_is_noted_for_another(make: Make, publish: Any, manager: DownloadManager) -> None:
+    publish("/roll/2026/Roll.zip")
+    publish("/roll/2026/Hearings.zip", status="401 Unauthorized")
+    offer = survey(manager, make(), 2026)
+    assert offer.is_complete and list(offer.fingerprints) == ["roll"]
+    assert offer.archives["hearings"].status == "refused" and "401" in str(offer.archives["hearings"].reason)
+    publish("/roll/2026/Roll.zip", status="401 Unauthorized")
+    with pytest.raises(DownloadRefused, match="401"):
+        survey(manager, make(), 2026)
+
+
+def test_identity_of_an_archive_with_a_fallback_is_of_both_files(make: Make, publish: Any, manager: DownloadManager) -> None:
+    source = make(roll='fallback = "{year}/Roll_Oct.zip"')
+    publish("/roll/2026/Roll.zip", b"PK new")
+    alone = survey(manager, source, 2026).fingerprints["roll"]
+    assert alone == fingerprint(None, DAY, 6)
+    publish("/roll/2026/Roll_Oct.zip", b"PK october")
+    both = survey(manager, source, 2026).fingerprints["roll"]
+    assert ArchiveIdentity.parse(both) == ArchiveIdentity(alone, None, fingerprint(None, DAY, 10))
+    assert archive_files("roll", both) == {f"roll-{alone}", f"roll.fallback-{fingerprint(None, DAY, 10)}"}
+    publish("/roll/2026/Roll_Oct.zip", b"PK october, again")
+    assert survey(manager, source, 2026).fingerprints["roll"] != both
+
+
+def test_declared_fingerprint_rule_is_used(make: Make, publish: Any, manager: DownloadManager) -> None:
+    source = make('fingerprint = ["bytes"]')
+    publish("/roll/2026/Roll.zip", ETag='"one"')
+    before = survey(manager, source, 2026).fingerprints
+    publish("/roll/2026/Roll.zip", ETag='"two"', Last_Modified="Sun, 27 Sep 2026 10:00:00 GMT")
+    assert survey(manager, source, 2026).fingerprints == before
+    publish("/roll/2026/Roll.zip", b"longer", ETag='"two"')
+    assert survey(manager, source, 2026).fingerprints != before
+
+
+LISTED = {
+    "/list/get-tax-years": [{"taxyears": "2025"}, {"taxyears": "2026"}],
+    "/list/get-certification-flag?t=2026": [{"taxyear": "2026", "certflg": "N", "lastUpdatedDate": UPDATED}],
+    "/list/get-certification-flag?t=2025": [{"taxyear": 2025, "certflg": "Y", "lastUpdatedDate": "August 15, 2025"}],
+}
+SECTIONS = 'listing_sections = ["CAMA/Real Property", "CAMA/Hearings"]\n'
+
+
+@pytest.fixture
+def listing(server: Any, publish: Any) -> str:
+    """HCAD's listing as it answers, with links to ``/files``; the ``[probe]`` text that declares it."""
+    for path, rows in LISTED.items():
+        publish(path, json.dumps(rows))
+    for year in (2025, 2026):
+        for section, file in (("Real+Property", "Roll.zip"), ("Hearings", "Hearings.zip")):
+            rows = [{"taxYear": str(year), "category": "CAMA", "subCategory": section, "downloadLinkText": file, "description": "",
+                     "downloadLink": f"/files/{year}/{file}", "filename": file}]  # fmt: skip
+            publish(f"/list/get-property-downloads?t={year}&c=CAMA&s={section}", json.dumps(rows))
+            publish(f"/files/{year}/{file}", b"PK")
+    return f'listing = "{server.url("/list")}"\n{SECTIONS}'
+
+
+def test_listing_says_where_the_archives_are_and_when_they_were_updated(
+    server: Any, make: Make, listing: str, manager: DownloadManager
+) -> None:
+    source = make(listing)
+    offer = survey(manager, source, 2026)
+    assert offer.is_complete and offer.listed is not None and (offer.listed.is_certified, offer.listed.updated) == (False, UPDATED)
+    assert {name: probe.url for name, probe in offer.archives.items()} == {
+        "roll": server.url("/files/2026/Roll.zip"), "hearings": server.url("/files/2026/Hearings.zip"),
+    }  # fmt: skip
+    assert all(probe.listed == UPDATED for probe in offer.archives.values())
+    assert not [line for line in asked(server) if "/roll/" in line]
+    assert Places(manager, source, 2026).require_url(source.archive("roll")) == server.url("/files/2026/Roll.zip")
+
+
+@pytest.mark.parametrize(("complete", "year"), [("listed", 2026), ("dated", 2026), ("certified", 2025)])
+def test_newest_year_is_the_newest_that_the_listing_calls_complete(
+    make: Make, listing: str, manager: DownloadManager, complete: str, year: int
+) -> None:
+    choice = choose(manager, make(f'{listing}listing_complete = "{complete}"\nyear_policy = "newest"'), 2026)
+    assert choice.taken is not None and choice.taken.year == year
+    assert {probe.url.split("/")[4] for probe in choice.taken.archives.values()} == {str(year)}
+
+
+def test_year_that_is_not_listed_is_not_asked_for_any_further(server: Any, make: Make, listing: str, manager: DownloadManager) -> None:
+    offer = survey(manager, make(listing), 2027)
+    assert (offer.lacks, offer.missing) == ("2027 is not in the listing", ("roll",))
+    assert asked(server) == ["GET /list/get-tax-years"]
+
+
+def test_archive_that_is_not_listed_is_missing_wherever_it_may_lie(
+    make: Make, publish: Any, listing: str, manager: DownloadManager
+) -> None:
+    publish("/list/get-property-downloads?t=2026&c=CAMA&s=Real+Property", "[]")
+    publish("/roll/2026/Roll.zip")
+    source = make(listing)
+    offer = survey(manager, source, 2026)
+    assert (offer.lacks, offer.archives["roll"].reason) == ("no roll", "the listing does not link to it")
+    with pytest.raises(ReleaseChanged, match="no roll of 2026 any more"):
+        Places(manager, source, 2026).require_url(source.archive("roll"))
+
+
+def test_rows_of_another_year_do_not_count(make: Make, publish: Any, listing: str, manager: DownloadManager) -> None:
+    rows = [{"taxYear": "2025", "downloadLink": "/files/2025/Roll.zip"}]
+    publish("/list/get-property-downloads?t=2026&c=CAMA&s=Real+Property", json.dumps(rows))
+    assert survey(manager, make(listing), 2026).missing == ("roll",)
+
+
+def test_date_of_the_listing_counts_where_it_is_declared(make: Make, publish: Any, listing: str, manager: DownloadManager) -> None:
+    by_date, by_file = (make(f'{listing}fingerprint = ["listing"]'), make(listing))
+    before = [survey(manager, source, 2026).fingerprints for source in (by_date, by_file)]
+    rows = [{"taxyear": "2026", "certflg": "N", "lastUpdatedDate": "September 27, 2026"}]
+    publish("/list/get-certification-flag?t=2026", json.dumps(rows))
+    after = [survey(manager, source, 2026).fingerprints for source in (by_date, by_file)]
+    assert after[0] != before[0] and after[1] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("get-tax-years", "<!DOCTYPE html><html>Maintenance</html>", "no JSON.*Maintenance"),
+        ("get-tax-years", "", "0 bytes that are no JSON"),
+        ("get-tax-years", '{"taxyears": "2026"}', "says"),
+        ("get-tax-years", '["2026"]', "a JSON list of rows"),
+        ("get-tax-years", '[{"year": "2026"}]', "under 'taxyears'"),
+        ("get-tax-years", '[{"taxyears": "MMXXVI"}]', "four digits"),
+        ("get-tax-years", "[" * 100_000, "RecursionError"),
+        ("get-tax-years", b"\xff\xfe[", "UnicodeDecodeError"),
+        ("get-certification-flag?t=2026", '[{"taxyear": "2026", "certflg": "maybe"}]', "one flag, Y or N"),
+        ("get-certification-flag?t=2026", '[{"taxyear": 2026, "certflg": true}]', "under 'certflg'"),
+        ("get-property-downloads?t=2026&c=CAMA&s=Hearings", '[{"taxYear": "2026"}]', "under 'downloadLink'"),
+        (
+            "get-property-downloads?t=2026&c=CAMA&s=Hearings",
+            '[{"taxYear": "2026", "downloadLink": "https://x.example/"}]',
+            "address of a file",
+        ),
+        (
+            "get-property-downloads?t=2026&c=CAMA&s=Hearings",
+            '[{"taxYear": "2026", "downloadLink": "/elsewhere/roll.zip"}]',
+            "one address a file",
+        ),
+    ],
+)
+def test_listing_that_cannot_be_read_is_an_error_that_shows_it(
+    make: Make, publish: Any, listing: str, manager: DownloadManager, path: str, body: str | bytes, words: str
+) -> None:
+    publish(f"/list/{path}", body)
+    with pytest.raises(ListingError, match=f"(?s){words}"):
+        survey(manager, make(listing), 2026)
+
+
+def test_year_without_a_flag_is_neither_dated_nor_certified(publish: Any, listing: str, server: Any, manager: DownloadManager) -> None:
+    publish("/list/get-certification-flag?t=2026", "[]")
+    state = Listing(server.url("/list"), manager.read_document).state_of(2026)
+    assert state.lacks("listed") is None and state.lacks("dated") and state.lacks("certified")
+
+
+def test_address_in_a_listing_is_judged_like_any_other(make: Make, publish: Any, listing: str, manager: DownloadManager) -> None:
+    rows = [{"taxYear": "2026", "downloadLink": "http://169.254.169.254/Roll.zip"}]
+    publish("/list/get-property-downloads?t=2026&c=CAMA&s=Real+Property", json.dumps(rows))
+    with pytest.raises(AddressRefused, match=r"169\.254\.169\.254"):
+        survey(manager, make(listing), 2026)
