@@ -69,6 +69,7 @@ class Selection:
         self._claims: dict[str, WantedMember] = {}
         self._found: dict[str, list[str]] = {}
         self._names: list[str] = []
+        self._folders: set[str] = set()
         for member in members or ():
             if not _is_file_name(member.name):
                 raise ConfigurationError(f"the wanted member {member.name!r}", "a plain file name", "correct the schema file")
@@ -79,7 +80,11 @@ class Selection:
                     )
 
     def file_for(self, name: str) -> str | None:
-        """Note an entry and return the file to write it to; None: it is not wanted, or is a second one of its kind."""
+        """Note an entry and return the file to write it to; None: it is not wanted, or is a second one of its kind.
+
+        Raises:
+            MemberError: it is a file where another entry needs a folder, or the other way.
+        """
         self._names.append(name)
         if self._members is None:
             file = name
@@ -88,6 +93,11 @@ class Selection:
             if member is None:
                 return None
             file = member.name
+        # At once, and not when all are known: an archive without a directory is written as it is read.
+        parents = {folder.as_posix() for folder in PurePosixPath(file).parents}
+        if file in self._folders or parents & self._found.keys():
+            self._refuse(f"{name} is a file, and a folder of other files", "one or the other")
+        self._folders |= parents
         found = self._found.setdefault(file, [])
         found.append(name)
         return file if len(found) == 1 else None
@@ -96,7 +106,7 @@ class Selection:
         """Judge the selection when all entries are known.
 
         Raises:
-            MemberError: a required member is missing, one is there twice, or files stand in each other's way.
+            MemberError: a required member is missing, one is there twice, or takes the manifest's name.
         """
         for file, names in self._found.items():
             if len(names) > 1:
@@ -104,9 +114,8 @@ class Selection:
         for member in self._members or ():
             if member.required and member.name not in self._found:
                 self._refuse(f"no member {' or '.join((member.name, *member.aliases))}", "it, in whichever case and folder")
-        folders = {folder.as_posix() for file in self._found for folder in PurePosixPath(file).parents}
         for file in self._found:
-            if file in folders or file.casefold() == MANIFEST:
+            if file.casefold() == MANIFEST:
                 self._refuse(f"the file {file} cannot stand beside the other files", "another name")
 
     def _refuse(self, seen: str, expected: str) -> None:
