@@ -96,7 +96,7 @@ class Selection:
         # At once, and not when all are known: an archive without a directory is written as it is read.
         parents = {folder.as_posix() for folder in PurePosixPath(file).parents}
         if file in self._folders or parents & self._found.keys():
-            self._refuse(f"{name} is a file, and a folder of other files", "one or the other")
+            self._refuse(f"the file {name} cannot stand beside the other files: it is a folder, too", "one or the other")
         self._folders |= parents
         found = self._found.setdefault(file, [])
         found.append(name)
