@@ -121,7 +121,8 @@ class ArchiveTarget(luigi.Target):
 
     def is_there(self) -> bool:
         """Whether the receipt is there and the archive has the size that it states."""
-        return self.receipt.is_file() and _has_size(self.path, self.read().bytes)
+        receipt = read_receipt(self.receipt)
+        return receipt is not None and _has_size(self.path, receipt.bytes)
 
     def refusal(self) -> Refusal | None:
         """Why the archive is bad; None: it is not, or nothing may stand in for it."""
@@ -181,3 +182,11 @@ class MarkerTarget(luigi.Target):
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
+
+
+def read_receipt(path: Path) -> Receipt | None:
+    """A receipt, or None where there is none or none that can be read: the archive is then fetched again."""
+    try:
+        return Receipt.from_json(read_json(path))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None

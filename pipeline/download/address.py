@@ -27,6 +27,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TODO = "correct the source's URL, or name the network in its allow_addresses if it is meant"
 
 
+#: RFC 6052: the last 32 bits are an IPv4 address.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 class AddressRule:
     """The addresses that are allowed: global ones over https, and those in the networks given.
 
@@ -49,9 +53,7 @@ class AddressRule:
 
     def check_address(self, text: str, scheme: str = "https") -> None:
         """Raise AddressRefused unless this IP address may be connected to under this scheme."""
-        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = _plain(ipaddress.ip_address(text.partition("%")[0]))
         if any(address in network for network in self._allowed):
             return
         if not address.is_global or address.is_multicast:
@@ -158,3 +160,15 @@ def _checked(
         connection.close()
         raise
     return connection
+
+
+def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address is a way of writing (mapped, compatible, 6to4, Teredo, NAT64), or the address itself."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address.ipv4_mapped or address.sixtofour:
+        return address.ipv4_mapped or address.sixtofour or address
+    if address.teredo:
+        return address.teredo[1]
+    is_compatible = int(address) >> 32 == 0 and int(address) > 1
+    return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF) if is_compatible or address in _NAT64 else address

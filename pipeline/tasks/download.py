@@ -18,7 +18,7 @@ from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnAr
 from pipeline.handoff import Receipt, read_json, receipt_path, write_json
 from pipeline.observe.events import log_event
 from pipeline.releases import EDITION_DIGITS, ArchiveIdentity, Release, archive_file, note_altered, probe_path, with_editions
-from pipeline.targets import ArchiveTarget, FileTarget, Refusal
+from pipeline.targets import ArchiveTarget, FileTarget, Refusal, read_receipt
 from pipeline.tasks.base import PipelineTask, engine, settings
 from pipeline.tasks.progress import DownloadTold
 
@@ -35,6 +35,8 @@ class ProbeRelease(PipelineTask):
 
     as_of = luigi.DateSecondParameter(description="the run's instant, UTC")
     force = luigi.BoolParameter(default=False, description="download again what is there")
+    # Its requests have attempts, waits and a deadline of their own; Luigi's would multiply them.
+    retry_count = 1
     resources = {"network": 1}  # noqa: RUF012  # Luigi reads it from the class
 
     def output(self) -> FileTarget:
@@ -98,6 +100,8 @@ class DownloadArchive(PipelineTask):
     archive = luigi.Parameter(description="an archive of source.toml")
     fingerprint = luigi.Parameter(description="what its validators gave at the probe")
     is_fallback = luigi.BoolParameter(default=False, description="the file that stands in for the archive")
+    # The transfer has attempts, waits and a deadline of its own; Luigi's would multiply them.
+    retry_count = 1
     resources = {"network": 1}  # noqa: RUF012
 
     def output(self) -> ArchiveTarget:
@@ -194,7 +198,8 @@ class DownloadArchive(PipelineTask):
         target = self.output()
         of_archive = re.compile(rf"{re.escape(self.archive)}(\.fallback)?-[embl]+-[0-9a-f-]+(~[0-9a-f]+)?\.receipt\.json")
         paths = (path for path in target.path.parent.iterdir() if of_archive.fullmatch(path.name) and path != target.receipt)
-        return max((Receipt.from_json(read_json(path)) for path in paths), key=lambda receipt: receipt.fetched_at, default=None)
+        receipts = [receipt for path in paths if (receipt := read_receipt(path))]
+        return max(receipts, key=lambda receipt: receipt.fetched_at, default=None)
 
 
 def downloads_of(release: Release) -> list[DownloadArchive]:

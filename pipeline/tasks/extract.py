@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import luigi
 
-from pipeline.errors import ArchiveError
+from pipeline.errors import ArchiveError, ChecksumMismatch, DiskError
 from pipeline.handoff import Manifest, Member, write_json
 from pipeline.observe.events import log_event
 from pipeline.releases import ArchiveIdentity
-from pipeline.targets import ArchiveTarget, MembersTarget, Refusal
+from pipeline.targets import MembersTarget, Refusal
 from pipeline.tasks.base import PipelineTask, wanted_members
 from pipeline.tasks.download import BAD_ARCHIVE, DownloadArchive
 
@@ -25,6 +25,8 @@ class ExtractArchive(PipelineTask):
     archive = luigi.Parameter(description="an archive of source.toml")
     fingerprint = luigi.Parameter(description="what its validators gave at the probe")
     cut = luigi.Parameter(description="hash of the wanted members, the limits and the part size")
+    # What is wrong with an archive is wrong at every attempt; a kill is forgiven by the next run.
+    retry_count = 1
     resources = {"cpu": 1}  # noqa: RUF012
 
     def requires(self) -> DownloadArchive:
@@ -46,7 +48,15 @@ class ExtractArchive(PipelineTask):
         """Extract, measure, cut."""
         target, fallback = self.output(), ArchiveIdentity.parse(self.fingerprint).fallback
         # Luigi starts this anew when the fallback is here: what is known of the first one is not found out twice.
-        first = Refusal.read(target.first_bad) or self.unpack(self.requires().output())
+        own = self.requires()
+        try:
+            first = Refusal.read(target.first_bad) or self.unpack(own)
+        except DiskError:
+            if own.complete():
+                raise
+            # It is no longer what was downloaded: fetched once more, and then Luigi starts this anew.
+            yield own
+            raise
         if first is None:
             return
         if fallback is None:
@@ -56,12 +66,17 @@ class ExtractArchive(PipelineTask):
         log_event("extract.fallback", {"archive": self.archive, "code": first.code, "error": first.message})
         download = self.download(fallback, is_fallback=True)
         yield download
-        second = self.unpack(download.output())
+        second = self.unpack(download)
         if second is not None:
             self.give_up(Refusal(second.code, f"{first.message}; and of its fallback: {second.message}"))
 
-    def unpack(self, archive: ArchiveTarget) -> Refusal | None:
-        """Extract a downloaded archive; returns why it is bad, where something may stand in for it."""
+    def unpack(self, download: DownloadArchive) -> Refusal | None:
+        """Extract a downloaded archive; returns why it is bad, where something may stand in for it.
+
+        Raises:
+            DiskError: its bytes are not those of its receipt: the disk's fault, not the publisher's. The receipt counts no more.
+        """
+        archive = download.output()
         if refusal := archive.refusal():
             return refusal
         declared = self.of_source().archive(self.archive)
@@ -74,6 +89,9 @@ class ExtractArchive(PipelineTask):
                 archive_name=self.archive,
                 nested=declared.nested,
             )
+        except ChecksumMismatch as error:
+            download.distrust()
+            raise DiskError(error.seen, error.expected, "see to the disk; the archive is downloaded again by itself") from error
         except BAD_ARCHIVE as error:
             if not declared.has_stand_in:
                 raise

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import zipfile
 from contextlib import contextmanager
 
@@ -208,3 +209,39 @@ def test_force_downloads_every_archive_again_and_publishes_nothing_when_the_byte
         mark = world.mark()
         assert run(world).code == 0
         assert not [line for line in world.asked(mark) if line.startswith("GET")]
+
+
+@pytest.mark.fault(17)
+@pytest.mark.fault(73)
+@pytest.mark.parametrize(("archive", "table"), [(ROLL, "owner"), (HEARINGS, "protest")], ids=["required", "optional"])
+def test_archive_that_rots_on_the_disk_is_fetched_again_and_never_called_bad(tiny, archive, table):
+    with tiny() as world:
+        world.offer(ROLL, rows("owner", ["a", "b"]))
+        world.offer(HEARINGS, rows("protest", ["x", "y"]))
+        assert run(world).code == 0
+        kept = next(path for path in (world.state / "archives/tiny/2025").iterdir() if path.name.startswith(archive.split("/")[-1][:4].lower()) and path.suffix != ".json")
+        body = bytearray(kept.read_bytes())
+        body[len(body) // 2] ^= 0xFF
+        kept.write_bytes(bytes(body))
+        shutil.rmtree(world.state / "members")
+        path = world.schemas / "tiny" / f"{table}.toml"
+        path.write_text(path.read_text().replace('note = { type = "text" }', 'note = { type = "text", maxlength = 9 }'))
+        mark = world.mark()
+        done = run(world)
+        if done.code == 30:  # Luigi may need the next run for what it did not know to be missing
+            done = run(world)
+        assert done.code == 0, done.text + world.logs()
+        assert "is bad" not in done.out
+        assert [line for line in world.asked(mark) if line.startswith("GET")] == [f"GET {archive}"]
+        assert (notes(world, "owner"), notes(world, "protest")) == (["a", "b"], ["x", "y"])
+
+
+@pytest.mark.fault(15)
+def test_page_under_an_archives_name_is_asked_for_once_in_a_run(tiny):
+    with tiny() as world:
+        world.configure({"scheduler.retry_count": "5", "scheduler.retry_delay": "1"})
+        world.offer(ROLL, HTML)
+        world.offer(HEARINGS, rows("protest", ["x"]))
+        mark = world.mark()
+        assert run(world, "--local-scheduler").code == 31
+        assert [line for line in world.asked(mark) if line.startswith("GET") and ROLL in line] == [f"GET {ROLL}"]

@@ -61,3 +61,12 @@ def test_archive_of_another_length_than_its_receipt_is_not_there(tmp_path):
 def test_empty_file_is_not_there(tmp_path):
     (tmp_path / "x.json").write_text("")
     assert not FileTarget(tmp_path / "x.json").exists()
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "x"}'])
+def test_receipt_that_cannot_be_read_means_no_archive(tmp_path, text):
+    target = ArchiveTarget(tmp_path / "roll-1")
+    target.path.write_bytes(b"1234")
+    target.receipt.write_text(text)
+    assert not target.exists()

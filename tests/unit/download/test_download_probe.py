@@ -162,7 +162,8 @@ def test_address_written_as_ipv6_is_judged_as_what_it_is() -> None:
     rule = AddressRule(["127.0.0.0/8"])
     rule.check_address("::ffff:127.0.0.1")
     rule.check_address("2606:2800:220:1::1")
-    for address in ("::ffff:10.0.0.1", "fe80::1%eth0", "::1", "fd00::1"):
+    written_otherwise = ("64:ff9b::a9fe:a9fe", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1")
+    for address in ("::ffff:10.0.0.1", "fe80::1%eth0", "::1", "fd00::1", *written_otherwise):
         with pytest.raises(AddressRefused):
             rule.check_address(address)
 
