@@ -53,8 +53,9 @@ acct = {{ type = "text", required = true }}
 def packed(text, size=0):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as zipped:
-        zipped.writestr("owner.txt", f"acct\r\n{text}\r\n")
-        zipped.writestr("ballast", bytes(size))
+        # ZipInfo has a date of its own, always the same: equal members are equal bytes.
+        zipped.writestr(zipfile.ZipInfo("owner.txt"), f"acct\r\n{text}\r\n")
+        zipped.writestr(zipfile.ZipInfo("ballast"), bytes(size))
     return out.getvalue()
 
 

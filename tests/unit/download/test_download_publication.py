@@ -73,8 +73,8 @@ def test_disk_that_fails_at_publication_leaves_the_old_archive(server: Any, arch
 
 @needs_strace
 @pytest.mark.fault(21)
-@pytest.mark.parametrize("call", ["write:error=ENOSPC:when=3+", "write:error=EIO:when=3"])
-def test_disk_that_fails_in_the_middle_ends_the_download_without_a_retry(
+@pytest.mark.parametrize("call", ["write:error=ENOSPC:when=1+", "write:error=EIO:when=1"])
+def test_disk_that_fails_under_the_body_ends_the_download_without_a_retry(
     server: Any, hostile: ModuleType, archive: bytes, tmp_path: Path, call: str
 ) -> None:
     dest = tmp_path / "a.zip"
