@@ -99,7 +99,8 @@ def test_killed_process_takes_nothing_with_it(tmp_path: Path, body_url: str) -> 
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     ((began, ended),) = spans([child(READER, tmp_path / "line", "1MB", f"{body_url}/1000000", 65_536)])
-    assert 0.8 <= ended - began <= 30
+    # Less than a second: what the line saved while nobody used it is spent first.
+    assert 0.5 <= ended - began <= 30
 
 
 def test_rate_changes_with_the_hour_while_a_chunk_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
