@@ -10,12 +10,12 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
-from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.catalog.model import OWN_COLUMNS, Column, Layout, Table
-from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
+from pipeline.catalog.rule_checks import check_checks, check_computed, check_regex, check_row_rules, check_rules, known
+from pipeline.catalog.toml_file import KeyPath, TomlFile
 
 #: ``line`` travels beside the columns from transform to staging.
 RESERVED_COLUMNS = (*OWN_COLUMNS, "line")
@@ -27,16 +27,8 @@ MAX_PRECISION = 38
 #: Letters of ``strptime`` that a date format may use; the transform stage knows exactly which texts each one matches.
 DATE_DIRECTIVES = "YymdjbBHIMSfp%"
 
-_RULES_OF = {
-    "text": ("regex", "allowed", "forbidden", "minlength", "maxlength"),
-    "integer": ("min", "max", "allowed", "forbidden"),
-    "bigint": ("min", "max", "allowed", "forbidden"),
-    "numeric": ("min", "max"),
-    "date": ("min", "max"),
-    "boolean": (),
-}
-_DELIMITED_ONLY = ("delimiter", "header", "unknown_columns")
-_FIXED_ONLY = ("record_width", "positions")
+_DELIMITED_ONLY = ("delimiter", "quote", "header", "unknown_columns", "order", "aliases", "fingerprint")
+_FIXED_ONLY = ("record_width", "positions", "includes_line_end")
 #: A leap day with a fraction: a format that reads this back is a whole date.
 _PROBE = datetime.datetime(2024, 2, 29, 13, 5, 7, 250000)
 
@@ -70,8 +62,9 @@ def check_column(file: TomlFile, column: Column) -> None:
     precision, scale = column.type.precision or 0, column.type.scale or 0
     if precision > MAX_PRECISION or scale > precision:
         raise file.error((*where, "type"), column.type.sql, f"a precision of at most {MAX_PRECISION}, a scale within it")
-    _only_for(file, where, column.formats, kind == "date", "formats", "date")
-    _only_for(file, where, column.true_codes and column.false_codes, kind == "boolean", "true and false", "boolean")
+    if column.compute is None:
+        _only_for(file, where, column.formats, kind == "date", "formats", "date")
+        _only_for(file, where, column.true_codes and column.false_codes, kind == "boolean", "true and false", "boolean")
     if kind != "boolean" and (column.true_codes or column.false_codes):
         raise file.error(where, f"codes of a boolean on a {kind}", 'type = "boolean"')
     if both := set(column.true_codes) & set(column.false_codes):
@@ -84,7 +77,27 @@ def check_column(file: TomlFile, column: Column) -> None:
         raise file.error((*where, "on_error"), '"null" on a required column', '"quarantine": a required value is never NULL')
     for number, text in enumerate(column.formats):
         _check_format(file, (*where, "formats", number), text)
-    _check_rules(file, where, column)
+    check_rules(file, where, column)
+    _check_policies(file, where, column)
+
+
+def _check_policies(file: TomlFile, where: KeyPath, column: Column) -> None:
+    """What happens to a wrong value can happen to it, and a column that is made from others is not read as well."""
+    if column.on_error == "truncate" and (column.type.kind != "text" or "maxlength" not in column.rules):
+        raise file.error((*where, "on_error"), '"truncate"', "a text with maxlength, which it is cut to")
+    if column.controls != "refuse" and column.type.kind != "text":
+        raise file.error((*where, "controls"), f"{column.controls!r} on a {column.type.kind}", 'type = "text"')
+    if not column.nullable and column.on_error == "null":
+        raise file.error((*where, "on_error"), '"null" on a column that may not be NULL', '"quarantine"')
+    if column.is_rest and (column.type.kind != "text" or column.required or column.rules or column.normalize):
+        raise file.error(where, 'source = "*" with a rule, a step or another type', 'type = "text", and no rule: it holds JSON')
+    if column.compute is None:
+        return
+    read = [key for key, given in (("source", column.source != column.name), ("aliases", column.aliases), ("nulls", column.nulls),
+            ("start", column.start), ("end", column.end), ("formats", column.formats), ("true", column.true_codes),
+            ("normalize", column.normalize), ("implied_decimals", column.implied_decimals)) if given]  # fmt: skip
+    if read:
+        raise file.error((*where, read[0]), "nothing reads it in a computed column", "this key on the columns that it is made from")
 
 
 def _only_for(file: TomlFile, where: KeyPath, given: object, wanted: bool, keys: str, kind: str) -> None:
@@ -107,50 +120,6 @@ def _check_format(file: TomlFile, where: KeyPath, text: str) -> None:
         raise file.error(where, repr(text), "a strptime format with year, month and day, such as '%m/%d/%Y'")
 
 
-def _check_rules(file: TomlFile, where: KeyPath, column: Column) -> None:
-    """Each rule fits the type, and its values are of that type."""
-    kind = column.type.kind
-    for rule, value in column.rules.items():
-        here = (*where, rule)
-        if rule not in _RULES_OF[kind]:
-            raise file.error(here, f"a rule that a {kind} has not", f"one of {', '.join(_RULES_OF[kind]) or 'none'}")
-        for one in value if isinstance(value, tuple) else (value,):
-            if not _is_of_type(kind, rule, one):
-                raise file.error(here, f"{one!r} on a {kind}", _example_of(kind))
-    if "regex" in column.rules:
-        try:
-            re.compile(column.rules["regex"])
-        except re.error as error:
-            raise file.error((*where, "regex"), f"does not compile: {error}", "a regular expression of Python's re") from error
-    for low, high in (("min", "max"), ("minlength", "maxlength")):
-        if low in column.rules and high in column.rules and column.rules[low] > column.rules[high]:
-            raise file.error((*where, low), f"{low} is above {high}", "a range with something in it")
-
-
-def _is_of_type(kind: str, rule: str, value: Any) -> bool:
-    """Whether a rule's value can be compared with the column's values."""
-    if rule in ("minlength", "maxlength"):
-        return True
-    if kind == "text":
-        return isinstance(value, str)
-    if kind == "date":
-        return isinstance(value, str) and _is_iso_date(value)
-    return isinstance(value, int | Decimal if kind == "numeric" else int)
-
-
-def _is_iso_date(text: str) -> bool:
-    """``YYYY-MM-DD`` and a day that exists."""
-    try:
-        return datetime.date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
-
-
-def _example_of(kind: str) -> str:
-    """How a value of that type is written in TOML."""
-    return {"text": "a text", "date": 'a date such as "1990-01-01"', "numeric": "a number"}.get(kind, "a whole number")
-
-
 def check_layout_keys(file: TomlFile, where: KeyPath, keys: Mapping[str, Any]) -> None:
     """A layout states only what its format reads, and a fixed width states its width."""
     is_fixed = keys["format"] == "fixed_width"
@@ -168,19 +137,22 @@ def check_table(file: TomlFile, table: Table) -> None:
     _check_identity(file, table)
     names = {column.name for column in table.columns}
     if table.year_column is not None:
-        _known(file, ("table", "year_column"), [table.year_column], names)
+        known(file, ("table", "year_column"), [table.year_column], names)
         if table.column(table.year_column).type.kind not in ("integer", "bigint"):
             raise file.error(("table", "year_column"), f"{table.year_column!r} is no whole number", 'a column of type = "integer"')
+    check_row_rules(file, table)
+    check_computed(file, table)
+    check_checks(file, table)
     for number, index in enumerate(table.indexes):
-        _known(file, ("index", number, "columns"), index.columns, names)
+        known(file, ("index", number, "columns"), index.columns, names)
     for number, example in enumerate(table.examples):
-        _known(file, ("example", number), example.gives or (example.refused or "",), names)
+        known(file, ("example", number), example.gives or (example.refused or "",), names)
         if not any(layout.years is None or layout.years[0] <= example.year <= layout.years[1] for layout in table.layouts):
             raise file.error(("example", number, "year"), str(example.year), "a tax year that a layout covers")
     taken: set[tuple[object, ...]] = set()
     for number, layout in enumerate(table.layouts):
         where: KeyPath = ("layout", number)
-        reach = (layout.years, frozenset(layout.versions), layout.record_width)
+        reach = (layout.years, frozenset(layout.versions), layout.record_width, layout.includes_line_end)
         if reach in taken:
             raise file.error(where, "an earlier layout has the same years, versions and width", "a layout that can be taken")
         taken.add(reach)
@@ -201,7 +173,7 @@ def _check_identity(file: TomlFile, table: Table) -> None:
     which = "key" if table.key else "parent"
     where: KeyPath = ("table", which)
     identity = table.key or table.parent
-    _known(file, where, identity, {column.name for column in table.columns})
+    known(file, where, identity, {column.name for column in table.columns})
     for name in identity:
         if not table.column(name).required:
             raise file.error(where, f"{name!r} is not required", f"required = true on a {which} column")
@@ -210,29 +182,20 @@ def _check_identity(file: TomlFile, table: Table) -> None:
                 raise file.error(("layout", number, "absent"), f"{name!r} is a {which} column", "columns outside the identity")
 
 
-def _known(file: TomlFile, where: KeyPath, wanted: Iterable[str], names: set[str]) -> None:
-    """Every name is a column, and none is there twice."""
-    wanted = tuple(wanted)
-    for name in wanted:
-        if name not in names:
-            raise file.error(where, f"no column {name!r}{closest(name, names)}", f"columns of {file.path.name}")
-        if wanted.count(name) > 1:
-            raise file.error(where, f"{name!r} twice", "each column once")
-
-
 def _check_layout(file: TomlFile, where: KeyPath, table: Table, layout: Layout) -> None:
     """Absent columns exist and may be NULL; positions are whole, inside the record and apart."""
     names = {column.name for column in table.columns}
-    _known(file, (*where, "absent"), layout.absent, names)
+    known(file, (*where, "absent"), layout.absent, names)
+    _check_delimited(file, where, table, layout)
     for name in layout.absent:
         if table.column(name).required:
             raise file.error((*where, "absent"), f"{name!r} is required", "a column that may be NULL")
     if layout.format != "fixed_width" or layout.record_width is None:
         return
-    _known(file, (*where, "positions"), layout.positions, names - set(layout.absent))
+    known(file, (*where, "positions"), layout.positions, names - set(layout.absent))
     taken: list[tuple[int, int, str]] = []
     for column in table.columns:
-        if column.name in layout.absent:
+        if column.name in layout.absent or not column.is_read:
             continue
         start, end = layout.positions.get(column.name, (column.start, column.end))
         here = (*where, "positions", column.name) if column.name in layout.positions else ("columns", column.name)
@@ -247,13 +210,30 @@ def _check_layout(file: TomlFile, where: KeyPath, table: Table, layout: Layout) 
             raise file.error(("columns", other), f"begins at byte {start}, where {one!r} still stands", f"a start after {end}")
 
 
+def _check_delimited(file: TomlFile, where: KeyPath, table: Table, layout: Layout) -> None:
+    """Order, aliases, fingerprint and the place of unknown columns name columns that a member of the layout has."""
+    there = {column.name for column in table.columns if column.is_read} - set(layout.absent)
+    if layout.order:
+        known(file, (*where, "order"), layout.order, there)
+        if missing := there - set(layout.order):
+            raise file.error((*where, "order"), f"without {', '.join(sorted(missing))}", "every column that the layout has, once")
+    known(file, (*where, "aliases"), layout.aliases, there)
+    known(file, (*where, "fingerprint"), layout.fingerprint, there)
+    for name, pattern in layout.fingerprint.items():
+        check_regex(file, (*where, "fingerprint", name), pattern)
+    if layout.unknown_columns == "keep" and not any(column.is_rest for column in table.columns):
+        raise file.error((*where, "unknown_columns"), '"keep", and no column to keep them in', 'a text column with source = "*"')
+
+
 def _check_header_names(file: TomlFile, table: Table) -> None:
     """No two columns can claim the same name of a header."""
     owners: dict[str, str] = {}
     for column in table.columns:
-        for name in (column.source, *column.aliases):
+        if not column.is_read:
+            continue
+        for name in (column.source, *column.aliases, *(alias for layout in table.layouts for alias in layout.aliases.get(column.name, ()))):
             folded = name.strip().casefold()
-            if folded in owners:
+            if owners.get(folded, column.name) != column.name:
                 raise file.error(
                     ("columns", column.name), f"{name!r} is a name of {owners[folded]!r} too", "a name of one column"
                 )

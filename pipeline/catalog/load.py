@@ -17,6 +17,7 @@ from pipeline.catalog import source_parts as parts
 from pipeline.catalog.meta_schema import SOURCE_FILE
 from pipeline.catalog.model import ProbeRule, Source, Table
 from pipeline.catalog.profiles import PRODUCTION, check_years, overlay, resolved
+from pipeline.catalog.rule_checks import known
 from pipeline.catalog.tables import load_table
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest, read_toml
 from pipeline.errors import CatalogError
@@ -143,6 +144,7 @@ def _tables(file: TomlFile) -> tuple[Table, ...]:
     for table, table_file in loaded:
         _check_in_source(file, table, table_file)
     _check_members(loaded)
+    _check_references(loaded)
     return tuple(table for table, _ in loaded)
 
 
@@ -160,6 +162,26 @@ def _check_in_source(file: TomlFile, table: Table, table_file: TomlFile) -> None
             raise table_file.error(
                 ("layout", number, "versions"), f"{file.path} does not say where the version stands", "[version] in source.toml"
             )
+
+
+def _check_references(loaded: list[tuple[Table, TomlFile]]) -> None:
+    """What a check looks up is there: a table of the source, and columns of it of the same types."""
+    tables = {table.name: table for table, _ in loaded}
+    for table, table_file in loaded:
+        for number, check in enumerate(table.checks):
+            if check.table is None:
+                continue
+            where: KeyPath = ("check", number, "table")
+            if check.table not in tables:
+                may = f"one of {', '.join(sorted(tables))}"
+                raise table_file.error(where, f"no table {check.table!r}{closest(check.table, tables)}", may)
+            other = tables[check.table]
+            known(table_file, ("check", number, "to"), check.to, {column.name for column in other.columns})
+            for ours, theirs in zip(check.columns, check.to, strict=True):
+                kinds = table.column(ours).type.kind, other.column(theirs).type.kind
+                if kinds[0] != kinds[1]:
+                    seen = f"{ours} is a {kinds[0]}, {check.table}.{theirs} a {kinds[1]}"
+                    raise table_file.error(("check", number, "to"), seen, "columns of the same type")
 
 
 def _check_members(loaded: list[tuple[Table, TomlFile]]) -> None:

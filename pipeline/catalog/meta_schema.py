@@ -24,7 +24,17 @@ TYPE = r"^(text|integer|bigint|date|boolean|numeric\([1-9][0-9]?, ?[0-9]{1,2}\))
 #: Encodings whose line ends and delimiters are single ASCII bytes, which is what cutting a member into parts relies on.
 ENCODINGS = ("ascii", "cp1252", "latin-1", "utf-8")
 #: Column keys that are Cerberus rules and go to it under the same name.
-RULES = ("regex", "min", "max", "allowed", "forbidden", "minlength", "maxlength")
+#: Cerberus' own ``required`` and ``nullable`` are keys of their own, and ``type`` follows from the column's.
+OWN_RULES = ("regex", "min", "max", "allowed", "forbidden", "minlength", "maxlength", "empty", "check_with")
+OF_RULES = ("anyof", "allof", "noneof", "oneof")
+ROW_RULES = ("dependencies", "excludes")
+RULES = (*OWN_RULES, *OF_RULES, *ROW_RULES)
+#: What ``check_with`` may name; ``pipeline.transform.check_with`` holds the functions.
+CHECKS_WITH = ("account_number", "phone", "year", "zip_code")
+#: Steps of ``normalize``; ``pipeline.transform.normalize`` holds what they do.
+STEPS = ("collapse_blanks", "upper", "lower", "title", "strip_zeros", "account_number", "phone", "zip_code")
+#: What ``compute`` may name; ``pipeline.transform.compute`` holds the functions.
+FUNCTIONS = ("join", "situs_address", "sum", "bathrooms", "coalesce")
 MAX_REGEX_CHARACTERS = 1_000
 #: What tells one release of an archive from the next; see ``pipeline.download.fingerprint``.
 VALIDATORS = ("etag", "last_modified", "bytes", "listing")
@@ -54,7 +64,10 @@ _GATE: dict[str, Any] = {
     "schema": {
         "max_quarantined_share": _SHARE,
         "max_conflicting_share": _SHARE,
+        "max_quarantined_rows": _COUNT,
         "floors": {"type": "dict", "keysrules": _NAME, "valuesrules": _COUNT},
+        "quarantined_shares": {"type": "dict", "keysrules": _NAME, "valuesrules": _SHARE},
+        "quarantined_rows": {"type": "dict", "keysrules": _NAME, "valuesrules": _COUNT},
     },
 }
 
@@ -168,11 +181,8 @@ SOURCE_FILE: dict[str, Any] = {
     },
 }
 
-_COLUMN: dict[str, Any] = {
-    "type": {"type": "string", "regex": TYPE, "required": True},
-    "source": _TEXT,
-    "aliases": _names(_TEXT),
-    "required": _FLAG,
+#: The rules that a value can be held to by itself.
+_OWN_RULES: dict[str, Any] = {
     "regex": {"type": "string", "minlength": 1, "maxlength": MAX_REGEX_CHARACTERS},
     "min": _BOUND,
     "max": _BOUND,
@@ -180,13 +190,36 @@ _COLUMN: dict[str, Any] = {
     "forbidden": _CHOICES,
     "minlength": _COUNT,
     "maxlength": _COUNT,
+    "empty": _FLAG,
+    "check_with": {"type": "string", "allowed": list(CHECKS_WITH)},
+}
+_RULE_SETS: dict[str, Any] = {"type": "list", "minlength": 1, "schema": {"type": "dict", "minlength": 1, "schema": _OWN_RULES}}
+
+_COLUMN: dict[str, Any] = {
+    "type": {"type": "string", "regex": TYPE, "required": True},
+    "source": _TEXT,
+    "aliases": _names(_TEXT),
+    "required": _FLAG,
+    "nullable": _FLAG,
+    **_OWN_RULES,
+    **dict.fromkeys(OF_RULES, _RULE_SETS),
+    "dependencies": _names(least=1),
+    "excludes": _names(least=1),
     "nulls": _names(_TEXT),
     "formats": _names(_TEXT, least=1),
     "true": _names(_TEXT, least=1),
     "false": _names(_TEXT, least=1),
     "implied_decimals": {"type": "integer", "min": 0, "max": 18},
-    "on_error": {"type": "string", "allowed": ["quarantine", "null"]},
-    "normalize": _names({"type": "string", "allowed": ["collapse_blanks", "upper"]}),
+    "on_error": {"type": "string", "allowed": ["quarantine", "null", "truncate"]},
+    "controls": {"type": "string", "allowed": ["refuse", "blank"]},
+    "normalize": _names({"type": "string", "regex": f"^({'|'.join(STEPS)}|zero_pad:[1-9][0-9]?)$"}),
+    "compute": {
+        "type": "dict",
+        "schema": {
+            "function": {"type": "string", "allowed": list(FUNCTIONS), "required": True},
+            "of": {**_names(least=1), "required": True},
+        },
+    },
     "start": _POSITION,
     "end": _POSITION,
     "personal": _FLAG,
@@ -207,7 +240,8 @@ TABLE_FILE: dict[str, Any] = {
             "years": _YEARS,
             "key": _names(),
             "parent": _names(),
-            "on_conflict": {"type": "string", "allowed": ["quarantine", "refuse"]},
+            "on_conflict": {"type": "string", "allowed": ["quarantine", "first", "last", "refuse"]},
+            "nulls": _names(_TEXT, least=1),
             "year_column": _NAME,
             "doc": _DOC,
         },
@@ -223,7 +257,9 @@ TABLE_FILE: dict[str, Any] = {
                 "years": _YEARS,
                 "versions": _names(_TEXT),
                 "record_width": _POSITION,
+                "includes_line_end": _FLAG,
                 "delimiter": {"type": "string", "regex": r"^[^\r\n\x00A-Za-z0-9 ]$"},
+                "quote": {"type": "string", "regex": r"^[!-/:-@\[-`{-~]$"},
                 "encoding": {"type": "string", "allowed": list(ENCODINGS)},
                 "header": {"type": "string", "allowed": ["detect", "first", "last", "none"]},
                 "positions": {
@@ -232,7 +268,15 @@ TABLE_FILE: dict[str, Any] = {
                     "valuesrules": {"type": "list", "minlength": 2, "maxlength": 2, "schema": _POSITION},
                 },
                 "absent": _names(),
-                "unknown_columns": {"type": "string", "allowed": ["refuse", "ignore"]},
+                "unknown_columns": {"type": "string", "allowed": ["refuse", "ignore", "keep"]},
+                "order": _names(least=1),
+                "aliases": {"type": "dict", "keysrules": _NAME, "valuesrules": _names(_TEXT, least=1)},
+                "fingerprint": {
+                    "type": "dict",
+                    "minlength": 1,
+                    "keysrules": _NAME,
+                    "valuesrules": {"type": "string", "minlength": 1, "maxlength": MAX_REGEX_CHARACTERS},
+                },
             },
         },
     },
@@ -246,6 +290,23 @@ TABLE_FILE: dict[str, Any] = {
     "index": {
         "type": "list",
         "schema": {"type": "dict", "schema": {"columns": {**_names(least=1), "required": True}}},
+    },
+    "check": {
+        "type": "list",
+        "schema": {
+            "type": "dict",
+            "schema": {
+                "name": {**_NAME, "required": True},
+                "kind": {"type": "string", "required": True, "allowed": ["rows", "fill", "unique", "reference", "sum"]},
+                "columns": _names(least=1),
+                "min": {"type": ["integer", "decimal"]},
+                "max": {"type": ["integer", "decimal"]},
+                "table": _NAME,
+                "to": _names(least=1),
+                "severity": {"type": "string", "allowed": ["warn", "error"]},
+                "doc": _DOC,
+            },
+        },
     },
     "example": {
         "type": "list",

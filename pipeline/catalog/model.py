@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
 Kind = Literal["text", "integer", "bigint", "numeric", "date", "boolean"]
@@ -31,22 +32,36 @@ class ColumnType:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """How a column is made from others of its row: one of :data:`pipeline.catalog.meta_schema.FUNCTIONS` and its arguments."""
+
+    function: str
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of a table.
 
     Attributes:
         name: ours, lower case.
         type: the PostgreSQL type.
-        source: the header's name for it; matched without regard to case and to blanks around it.
+        source: the header's name for it; matched without regard to case and to blanks around it. ``*``: the column keeps, as a
+            JSON object, what stands in columns that no other one claims.
         aliases: other names that districts have used for it.
         required: a row without a value is quarantined, and the live column is NOT NULL.
+        nullable: false: a row without a value is quarantined where the layout has the column; the live column may be NULL.
         rules: Cerberus rules under Cerberus' own names (``regex``, ``min``, ``max``, ``allowed``, ``minlength``, ...).
-        nulls: texts that mean "no value", besides blank; compared after trimming.
+        nulls: texts that mean "no value", besides blank: the column's own and the table's; compared after trimming.
         formats: ``strptime`` formats of a date, tried in order.
         true_codes, false_codes: the texts of a boolean.
         implied_decimals: how many of a number's last digits stand behind an unwritten decimal point.
-        on_error: what happens to a value that the type cannot take: ``quarantine`` the row, or ``null`` the value and count.
-        normalize: steps for text after trimming, in order: ``collapse_blanks``, ``upper``.
+        on_error: what happens to a value that the type cannot take or that breaks a rule of its own: ``quarantine`` the row, make
+            it ``null`` and count, or ``truncate`` an overlong text to ``maxlength`` and count (what else is wrong quarantines).
+        controls: what happens to a control character in a text: the value is an error (``refuse``), or each such character
+            becomes a ``blank``, counted.
+        normalize: steps for text after trimming, in order; see :data:`pipeline.catalog.meta_schema.STEPS`.
+        compute: the column is in no member, but made from others; None: it is read.
         start, end: fixed width only, 1-based and inclusive, in bytes; a layout may give others.
         personal: names or locates a person: never in logs, metrics, alerts or reports.
         doc: what it means and its unit.
@@ -63,12 +78,25 @@ class Column:
     true_codes: tuple[str, ...] = ()
     false_codes: tuple[str, ...] = ()
     implied_decimals: int = 0
-    on_error: Literal["quarantine", "null"] = "quarantine"
+    on_error: Literal["quarantine", "null", "truncate"] = "quarantine"
     normalize: tuple[str, ...] = ()
+    nullable: bool = True
+    controls: Literal["refuse", "blank"] = "refuse"
+    compute: Computed | None = None
     start: int | None = None
     end: int | None = None
     personal: bool = False
     doc: str = ""
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether it keeps what the other columns do not claim."""
+        return self.source == "*"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a member may have it under a name or a position of its own."""
+        return self.compute is None and not self.is_rest
 
 
 @dataclass(frozen=True)
@@ -76,16 +104,22 @@ class Layout:
     """How a member is written, in some range of tax years, export versions or record widths.
 
     Attributes:
-        format: ``delimited`` (never with a quote character) or ``fixed_width``.
+        format: ``delimited`` or ``fixed_width``.
         years: first and last tax year, inclusive; None: any.
         versions: export versions that the source's version field may state; empty: any.
-        record_width: bytes of a record without its line end; fixed width only.
+        record_width: bytes of a record, fixed width only: without its line end, or with it where ``includes_line_end``.
         delimiter: one character.
+        quote: the character that quotes a field (doubled inside of it), never over a line end; None: every character is text.
         encoding: Python's name for it.
         header: ``detect`` by content (first line, last line, none), or what is known: ``first``, ``last``, ``none``.
         positions: fixed width: ``{column: (start, end)}`` where they differ from the column's own.
         absent: columns that members of this layout do not have; they become NULL.
-        unknown_columns: what a header's column that the table does not name does: ``refuse`` or ``ignore`` (and say so).
+        unknown_columns: what a header's column that the table does not name does: ``refuse``, ``ignore`` (and say so) or ``keep`` (in
+            the column whose source is ``*``).
+        order: delimited without a header: our columns in the file's order; empty: the schema's.
+        aliases: further names of columns in members of this layout.
+        fingerprint: delimited without a header: regular expressions that nearly every value of some columns matches, so that
+            another order of the columns is noticed.
     """
 
     format: Literal["delimited", "fixed_width"]
@@ -97,7 +131,12 @@ class Layout:
     header: Literal["detect", "first", "last", "none"] = "detect"
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
-    unknown_columns: Literal["refuse", "ignore"] = "refuse"
+    unknown_columns: Literal["refuse", "ignore", "keep"] = "refuse"
+    quote: str | None = None
+    includes_line_end: bool = False
+    order: tuple[str, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,12 +160,39 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What must hold over a whole table as it would be published.
+
+    Attributes:
+        name: of the check, for reports.
+        kind: ``rows`` (how many), ``fill`` (share of rows that have a value), ``unique`` (no two rows alike in these columns),
+            ``reference`` (share of rows whose values are found in another table's columns), ``sum`` (of a column).
+        columns: of this table; none for ``rows``.
+        minimum, maximum: of the figure: rows, a share from 0 to 1, or a sum; ``unique`` has none.
+        table, to: the other table and its columns, for ``reference``.
+        severity: ``error`` holds the release, ``warn`` is told.
+        doc: why it should hold.
+    """
+
+    name: str
+    kind: Literal["rows", "fill", "unique", "reference", "sum"]
+    columns: tuple[str, ...] = ()
+    minimum: Decimal | int | None = None
+    maximum: Decimal | int | None = None
+    table: str | None = None
+    to: tuple[str, ...] = ()
+    severity: Literal["warn", "error"] = "error"
+    doc: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """One table: where its rows come from and what they must be.
 
     ``key`` is the stated key; a table without one has ``parent``, the columns under which equal rows are real, and its
-    rows are told apart by ``seq``. ``on_conflict`` is what happens to a row whose key an earlier line has with other
-    values: ``quarantine`` it, or ``refuse`` the release.
+    rows are told apart by ``seq``. ``on_conflict`` is what happens to lines that have one key and other values: the first stands
+    and the others are quarantined (``quarantine``), the ``first`` or the ``last`` in file order stands and the others are counted
+    as superseded, or the release is refused (``refuse``).
     """
 
     source: str
@@ -138,7 +204,7 @@ class Table:
     years: tuple[int, int] | None
     key: tuple[str, ...]
     parent: tuple[str, ...]
-    on_conflict: Literal["quarantine", "refuse"]
+    on_conflict: Literal["quarantine", "first", "last", "refuse"]
     layouts: tuple[Layout, ...]
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...] = ()
@@ -146,6 +212,7 @@ class Table:
     doc: str = ""
     #: The column that states a row's tax year; a row of another year is quarantined, a member that begins with them refused.
     year_column: str | None = None
+    checks: tuple[Check, ...] = ()
 
     @property
     def is_keyed(self) -> bool:
@@ -243,12 +310,21 @@ class Gate:
     """What must hold between staging and publishing.
 
     ``floors`` are the fewest rows a table may have, ``max_quarantined_share`` and ``max_conflicting_share`` the largest
-    shares of a table's rows that may be quarantined, or repeat a key with other values.
+    shares of a table's rows that may be quarantined, or repeat a key with other values; ``max_quarantined_rows`` the most rows.
+    ``quarantined_shares`` and ``quarantined_rows`` are the same of single tables.
     """
 
     floors: Mapping[str, int]
     max_quarantined_share: float
     max_conflicting_share: float
+    max_quarantined_rows: int | None = None
+    quarantined_shares: Mapping[str, float] = field(default_factory=dict)
+    quarantined_rows: Mapping[str, int] = field(default_factory=dict)
+
+    def quarantine_budget(self, table: str) -> tuple[float, int | None]:
+        """The largest share and number of a table's rows that may be quarantined; None: any number."""
+        share = self.quarantined_shares.get(table, self.max_quarantined_share)
+        return share, self.quarantined_rows.get(table, self.max_quarantined_rows)
 
 
 @dataclass(frozen=True)

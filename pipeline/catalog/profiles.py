@@ -32,8 +32,11 @@ def overlay(file: TomlFile, production: Source, profile: str) -> Source:
             raise file.error((*where, "tables", number), f"no table {name!r}{closest(name, names)}", ", ".join(sorted(names)))
     gate_keys = keys.get("gate", {})
     gate = parts.gate(production.gate, gate_keys)
-    if "floors" not in gate_keys:
-        gate = replace(gate, floors={name: floor for name, floor in gate.floors.items() if name in wanted})
+    inherited: dict[str, Any] = {}
+    for key in parts.BY_TABLE:
+        if key not in gate_keys:
+            inherited[key] = {name: given for name, given in getattr(gate, key).items() if name in wanted}
+    gate = replace(gate, **inherited)
     base = production
     if "base_url" in keys:
         base = elsewhere(production)

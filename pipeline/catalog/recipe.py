@@ -13,6 +13,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+from pipeline.catalog.meta_schema import OF_RULES
 from pipeline.catalog.model import Column, Layout, Source, Table
 
 #: Raised when the transform code gives other rows for the same member; the golden-output test of the transform insists.
@@ -88,12 +89,26 @@ def _layout(layout: Layout) -> dict[str, Any]:
         "positions": dict(layout.positions),
         "absent": sorted(layout.absent),
         "unknown_columns": layout.unknown_columns,
+        **_stated(
+            quote=layout.quote,
+            includes_line_end=layout.includes_line_end,
+            order=layout.order,
+            aliases={name: sorted(alias.strip().casefold() for alias in names) for name, names in layout.aliases.items()},
+            fingerprint=dict(layout.fingerprint),
+        ),
     }
+
+
+def _stated(**keys: Any) -> dict[str, Any]:
+    """The keys that say something: one that came later, and is not used, leaves the recipe as it was."""
+    return {key: value for key, value in keys.items() if value}
 
 
 def _column(column: Column) -> dict[str, Any]:
     """A column's content, without its doc and its ``personal`` mark."""
-    rules = {rule: sorted(value) if isinstance(value, tuple) else value for rule, value in column.rules.items()}
+    rules = {
+        rule: sorted(value) if isinstance(value, tuple) and rule not in OF_RULES else value for rule, value in column.rules.items()
+    }
     return {
         "name": column.name,
         "type": column.type.sql,
@@ -111,6 +126,11 @@ def _column(column: Column) -> dict[str, Any]:
         "normalize": column.normalize,
         "start": column.start,
         "end": column.end,
+        **_stated(
+            not_nullable=not column.nullable,
+            controls=column.controls != "refuse" and column.controls,
+            compute=column.compute and [column.compute.function, *column.compute.of],
+        ),
     }
 
 

@@ -18,6 +18,8 @@ from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
 
 #: A PACS export holds some 20 members, the largest of 10 GB; blank-padded ones shrink 200 to 1.
 DEFAULT_LIMITS = Limits(max_members=1_000, max_member_bytes=64 << 30, max_ratio=250.0)
+#: The gate's keys that are given by table.
+BY_TABLE = ("floors", "quarantined_shares", "quarantined_rows")
 DEFAULT_GATE = Gate(floors={}, max_quarantined_share=0.01, max_conflicting_share=0.001)
 
 
@@ -85,11 +87,16 @@ def tax_years(file: TomlFile, where: KeyPath, given: list[int]) -> tuple[int, ..
 
 
 def gate(under: Gate, keys: Mapping[str, Any]) -> Gate:
-    """Gate settings over others, key by key; ``floors`` is one key and is replaced whole."""
+    """Gate settings over others, key by key; what is given by table is one key and is replaced whole."""
     return Gate(
         floors=keys.get("floors", under.floors),
         max_quarantined_share=float(keys.get("max_quarantined_share", under.max_quarantined_share)),
         max_conflicting_share=float(keys.get("max_conflicting_share", under.max_conflicting_share)),
+        max_quarantined_rows=keys.get("max_quarantined_rows", under.max_quarantined_rows),
+        quarantined_shares={name: float(share) for name, share in keys["quarantined_shares"].items()}
+        if "quarantined_shares" in keys
+        else under.quarantined_shares,
+        quarantined_rows=keys.get("quarantined_rows", under.quarantined_rows),
     )
 
 
@@ -127,9 +134,10 @@ def expectations(file: TomlFile) -> tuple[Expectation, ...]:
 
 
 def check_floors(file: TomlFile, where: KeyPath, source: Source) -> None:
-    """Floors are of tables that are wanted."""
+    """What is given by table is given of tables that are wanted."""
     names = {table.name for table in source.tables}
-    for name in source.gate.floors:
-        if name not in names:
-            may = f"one of {', '.join(sorted(names))}"
-            raise file.error((*where, "floors", name), f"no such table{closest(name, names)}", may)
+    for key in BY_TABLE:
+        for name in getattr(source.gate, key):
+            if name not in names:
+                may = f"one of {', '.join(sorted(names))}"
+                raise file.error((*where, key, name), f"no such table{closest(name, names)}", may)

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 from pipeline.catalog import checks
 from pipeline.catalog.meta_schema import RULES, TABLE_FILE
-from pipeline.catalog.model import Column, ColumnType, Example, Index, Kind, Layout, Table
+from pipeline.catalog.model import Check, Column, ColumnType, Computed, Example, Index, Kind, Layout, Table
 from pipeline.catalog.toml_file import TomlFile, read_toml
 
 #: Defaults of a column's keys that are lists; TOML's names on the left.
 _LISTS = {"aliases": "aliases", "nulls": "nulls", "formats": "formats", "true": "true_codes", "false": "false_codes",
           "normalize": "normalize"}  # fmt: skip
-_PLAIN = ("required", "implied_decimals", "on_error", "start", "end", "personal", "doc")
+_PLAIN = ("required", "nullable", "implied_decimals", "on_error", "controls", "start", "end", "personal", "doc")
 
 
 def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
@@ -40,7 +40,8 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
     document = file.document
     head = document["table"]
     checks.check_table_name(file, head["name"], source)
-    columns = tuple(_column(file, name, keys) for name, keys in document["columns"].items())
+    nulls = tuple(head.get("nulls", ()))
+    columns = tuple(_column(file, name, keys, nulls) for name, keys in document["columns"].items())
     table = Table(
         source=source,
         name=head["name"],
@@ -58,6 +59,7 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
         examples=tuple(_example(file, number, keys) for number, keys in enumerate(document.get("example", ()))),
         doc=head.get("doc", ""),
         year_column=head.get("year_column"),
+        checks=tuple(_check(keys) for keys in document.get("check", ())),
     )
     checks.check_table(file, table)
     return table, file
@@ -70,11 +72,14 @@ def parse_type(text: str) -> ColumnType:
     return ColumnType(cast(Kind, text))
 
 
-def _column(file: TomlFile, name: str, keys: Mapping[str, Any]) -> Column:
-    """One line of ``[columns]``."""
+def _column(file: TomlFile, name: str, keys: Mapping[str, Any], nulls: tuple[str, ...]) -> Column:
+    """One line of ``[columns]``, with the table's ``nulls``."""
     rules = {rule: _rule_value(keys[rule]) for rule in RULES if rule in keys}
     fields: dict[str, Any] = {ours: tuple(keys[theirs]) for theirs, ours in _LISTS.items() if theirs in keys}
     fields |= {key: keys[key] for key in _PLAIN if key in keys}
+    fields["nulls"] = (*fields.get("nulls", ()), *(null for null in nulls if null not in fields.get("nulls", ())))
+    if "compute" in keys:
+        fields |= {"compute": Computed(keys["compute"]["function"], tuple(keys["compute"]["of"])), "nulls": ()}
     column = Column(name=name, type=parse_type(keys["type"]), source=keys.get("source", name), rules=rules, **fields)
     checks.check_column(file, column)
     return column
@@ -84,7 +89,9 @@ def _rule_value(value: Any) -> Any:
     """A rule's value as Cerberus gets it: a TOML date as the ISO text that a quoted one is."""
     if isinstance(value, datetime.date):
         return value.isoformat()
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, Mapping):
+        return {rule: _rule_value(inner) for rule, inner in value.items()}
+    return tuple(_rule_value(inner) for inner in value) if isinstance(value, list) else value
 
 
 def _layout(file: TomlFile, number: int, keys: Mapping[str, Any]) -> Layout:
@@ -94,9 +101,25 @@ def _layout(file: TomlFile, number: int, keys: Mapping[str, Any]) -> Layout:
     fields = dict(keys)
     fields["years"] = checks.years(file, where, keys)
     fields["positions"] = {name: (start, end) for name, (start, end) in keys.get("positions", {}).items()}
-    for key in ("versions", "absent"):
+    fields["aliases"] = {name: tuple(names) for name, names in keys.get("aliases", {}).items()}
+    for key in ("versions", "absent", "order"):
         fields[key] = tuple(keys.get(key, ()))
     return Layout(**fields)
+
+
+def _check(keys: Mapping[str, Any]) -> Check:
+    """One ``[[check]]``."""
+    return Check(
+        name=keys["name"],
+        kind=keys["kind"],
+        columns=tuple(keys.get("columns", ())),
+        minimum=keys.get("min"),
+        maximum=keys.get("max"),
+        table=keys.get("table"),
+        to=tuple(keys.get("to", ())),
+        severity=keys.get("severity", "error"),
+        doc=keys.get("doc", ""),
+    )
 
 
 def _example(file: TomlFile, number: int, keys: Mapping[str, Any]) -> Example:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.catalog import Column, ColumnType, Layout, Table, load_source, recipe, release_recipe, table_recipe
+from pipeline.catalog.model import Check, Computed
 
 
 def owner_recipe(folder: Path) -> str:
@@ -152,7 +153,7 @@ def test_gate_and_limits_are_not_in_the_release_recipe(write):
 NOT_IN_THE_RECIPE = {
     Column: {"doc", "personal"},
     Layout: set(),
-    Table: {"source", "name", "archive", "member", "member_aliases", "required", "years", "indexes", "examples", "doc"},
+    Table: {"source", "name", "archive", "member", "member_aliases", "required", "years", "indexes", "examples", "doc", "checks"},
 }
 ANOTHER = {
     "name": "other", "type": ColumnType("bigint"), "source": "other", "aliases": ("x",), "required": True,
@@ -162,7 +163,9 @@ ANOTHER = {
     "encoding": "ascii", "header": "none", "positions": {"name": (1, 2)}, "absent": ("name",), "unknown_columns": "ignore",
     "key": ("acct", "name"), "parent": ("acct",), "on_conflict": "refuse", "layouts": (), "columns": (),
     "archive": "x", "member": "x", "member_aliases": ("x",), "indexes": (), "examples": (),
-    "year_column": "acct",
+    "year_column": "acct", "checks": (Check("rows", "rows", minimum=1),), "nullable": False, "controls": "blank",
+    "compute": Computed("join", ("acct", "name")), "quote": '"', "includes_line_end": True, "order": ("acct",),
+    "fingerprint": {"acct": "x"},
 }  # fmt: skip
 
 
@@ -173,6 +176,8 @@ ANOTHER = {
 def test_each_field_of_the_model_is_in_the_recipe_or_known_not_to_be(write, kind, field):
     table = load_source(write(), environ={}).table("owner")
     value = False if (kind, field) == (Table, "required") else ANOTHER[field]
+    if (kind, field) == (Layout, "aliases"):
+        value = {"name": ("x",)}
     if kind is Table:
         changed = replace(table, **{field: value})
     elif kind is Layout:
