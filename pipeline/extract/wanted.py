@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.catalog.model import Limits
+from pipeline.catalog.model import Limits, Source
 from pipeline.errors import ArchiveError, ConfigurationError, MemberError
 from pipeline.extract.safety import safe_name
 
@@ -43,6 +43,25 @@ def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: i
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
+    """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
+    tables = [table for table in source.tables_for(year) if table.archive == archive]
+    members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
+    for field in (source.version, *source.expects):
+        if field and field.archive == archive:
+            members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
+    return tuple(members[name] for name in sorted(members))
+
+
+def cuts_of(source: Source, year: int, part_bytes: int, archives: Collection[str] | None = None) -> dict[str, str]:
+    """The cut (see :func:`cut_id`) of each of these archives of a source, by name; of all that it declares unless told."""
+    return {
+        archive.name: cut_id(wanted_members(source, year, archive.name), source.limits, part_bytes, nested=archive.nested)
+        for archive in source.archives
+        if archives is None or archive.name in archives
+    }
 
 
 def _is_file_name(name: str) -> bool:
