@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from pipeline.database.engine import transaction
-from pipeline.releases import BAD, FIRST_BAD, archive_files, is_file_of, is_members_of
+from pipeline.releases import BAD, FIRST_BAD, archive_files, is_file_of, members_of
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def sweep(
         source: the source; the caller holds it.
         year: the tax year; nothing is removed unless it has a current import and nothing of it is being staged.
         keep: the policy.
-        cuts: what is asked of each archive now (``pipeline.extract.wanted.cuts_of``): members and notes of what was asked for before
-            go, too. None: they stay.
+        cuts: what is asked of each archive now (``pipeline.extract.wanted.cuts_of``): members and notes of what was asked before go, too,
+            as soon as something was made of this.
     """
     with transaction(engine) as cursor:
         cursor.execute("select state from etl.import where source = %s and tax_year = %s", [source, year])
@@ -68,17 +68,17 @@ def sweep(
         for name in archive_files(archive, fingerprint)
     }
 
-    def has_members(name: str) -> bool:
-        # What is written down of bad archives is what later runs say of the current release: of no other, and as long as that.
-        kept = releases[:1] if name.endswith((BAD, FIRST_BAD)) else releases[: keep.members]
-        return any(
-            is_members_of(name, archive, fingerprint, None if cuts is None else cuts.get(archive, ""))
-            for release in kept
-            for archive, fingerprint in release.items()
-        )
-
+    folder = state / "members" / source / str(year)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    speaking = [
+        {name for archive, identity in release.items() for name in members_of(there, archive, identity, (cuts or {}).get(archive))}
+        for release in releases
+    ]
+    # What is written down of bad archives is what later runs say of the current release, of that one only.
+    members = {name for name in speaking[0] if name.endswith((BAD, FIRST_BAD))}
+    members |= {name for names in speaking[: keep.members] for name in names if not name.endswith((BAD, FIRST_BAD))}
     freed = _remove(state / "parts" / source / str(year), lambda name: False)
-    freed += _remove(state / "members" / source / str(year), has_members)
+    freed += _remove(folder, members.__contains__)
     return freed + _remove(state / "archives" / source / str(year), lambda name: any(is_file_of(name, archive) for archive in archives))
 
 

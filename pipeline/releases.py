@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,10 +83,22 @@ def is_file_of(name: str, archive: str) -> bool:
 BAD, FIRST_BAD = ".bad.json", ".first-bad.json"
 
 
-def is_members_of(name: str, archive: str, fingerprint: str, cut: str | None) -> bool:
-    """Whether a folder holds the members of an archive of a release, or a file is the note that it is bad; ``cut`` None: any."""
-    folder = name.removesuffix(FIRST_BAD).removesuffix(BAD)
-    return folder.rpartition("-")[0] == f"{archive}-{fingerprint}" and cut in (None, folder.rpartition("-")[2])
+def members_of(names: Iterable[str], archive: str, fingerprint: str, cut: str | None = None) -> set[str]:
+    """Those of the names below ``var/members/<source>/<year>`` that speak for an archive of a release: folders of members, and notes.
+
+    Args:
+        names: all that are there.
+        archive: the archive's name.
+        fingerprint: its identity in the release.
+        cut: what is asked of it now. What was asked before, without a member's new alias, say, counts only as long as nothing was made of
+            this: a release that is current is not extracted anew for another limit or part size. None: whatever was asked.
+    """
+    found = {}
+    for name in names:
+        before, _, asked = name.removesuffix(FIRST_BAD).removesuffix(BAD).rpartition("-")
+        if before == f"{archive}-{fingerprint}":
+            found[name] = asked
+    return {name for name, asked in found.items() if asked == cut} or set(found)
 
 
 def probe_path(state: Path, source: str, year: int, as_of: dt.datetime) -> Path:
@@ -145,18 +157,19 @@ def read_stand_ins(state: Path, release: Release, *, cuts: Mapping[str, str] | N
     Args:
         state: the state folder.
         release: the release.
-        cuts: what is asked of each archive now (``pipeline.extract.wanted.cuts_of``): a note of what was asked for before, without a
-            member's new alias, say, speaks of nothing that is live. None: every note counts.
+        cuts: what is asked of each archive now, see :func:`members_of`; ``pipeline.extract.wanted.cuts_of`` has it.
     """
     found = {}
     folder = state / "members" / release.source / str(release.year)
-    notes = sorted(path for path in folder.glob("*.json") if path.name.endswith((BAD, FIRST_BAD)))
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     for archive, fingerprint in release.fingerprints.items():
-        for path in notes:
-            if is_members_of(path.name, archive, fingerprint, None if cuts is None else cuts.get(archive, "")):
-                stand_in = "its fallback stands in" if path.name.endswith(FIRST_BAD) else "the last good one stands in"
-                if archive not in found or stand_in.startswith("the last"):
-                    found[archive] = (stand_in, _message(path))
+        ours = sorted(members_of(names, archive, fingerprint, (cuts or {}).get(archive)))
+        # That both are bad was found out last.
+        for end, stand_in in ((BAD, "the last good one stands in"), (FIRST_BAD, "its fallback stands in")):
+            notes = [name for name in ours if name.endswith(end)]
+            if notes:
+                found[archive] = (stand_in, _message(folder / notes[0]))
+                break
     return found
 
 

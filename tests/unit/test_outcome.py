@@ -53,8 +53,9 @@ def test_archive_that_was_bad_before_a_schema_file_was_mended_is_not_said_to_be_
     folder = tmp_path / "members" / "hcad" / "2025"
     folder.mkdir(parents=True)
     (folder / f"{archive}-e-aa-0123456789ab.bad.json").write_text('{"code": "E_MEMBER", "message": "no member"}')
-    assert outcome._stand_ins(settings, "hcad", 2025, {"release": release.release}) == []
     cut = cuts_of(source, 2025, settings.part_bytes)[archive]
+    (folder / f"{archive}-e-aa-{cut}").mkdir()
+    assert outcome._stand_ins(settings, "hcad", 2025, {"release": release.release}) == []
     (folder / f"{archive}-e-aa-{cut}.bad.json").write_text('{"code": "E_MEMBER", "message": "still none"}')
     (said,) = outcome._stand_ins(settings, "hcad", 2025, {"release": release.release})
     assert said == f"{archive} is bad, and the last good one stands in: still none"

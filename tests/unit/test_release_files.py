@@ -56,6 +56,9 @@ def test_note_of_what_was_asked_for_before_says_nothing_of_what_is_asked_for_now
     (folder / "roll-e-aa-old.bad.json").write_text('{"code": "E_MEMBER", "message": "no member owner.txt"}')
     (folder / "roll-e-aa+mb-bb-now.first-bad.json").write_text('{"code": "E_MEMBER", "message": "of another release"}')
     release = Release.of("tiny", 2025, "production", {"roll": "e-aa"})
+    # While nothing was made of what is asked for now, what is live was made of what was asked for before.
+    assert read_stand_ins(tmp_path, release, cuts={"roll": "now"})["roll"][1] == "no member owner.txt"
+    (folder / "roll-e-aa-now").mkdir()
     assert read_stand_ins(tmp_path, release, cuts={"roll": "now"}) == {}
     assert read_stand_ins(tmp_path, release, cuts={"roll": "old"})["roll"][1] == "no member owner.txt"
 
