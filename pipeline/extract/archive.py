@@ -17,9 +17,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from pipeline import inflate
 from pipeline.errors import ArchiveError, DiskError
-from pipeline.extract import inflate
-from pipeline.extract.inflate import INFLATE_ERRORS
+from pipeline.inflate import INFLATE_ERRORS
 
 Kind = Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "gz"]
 
@@ -48,10 +48,14 @@ INFLATERS: dict[Kind, Callable[[], inflate.Inflater]] = {kind: make for _, kind,
 
 @dataclass(frozen=True)
 class Entry:
-    """A file in an archive: its safe name, and its bytes, which may be asked for once and before the next entry."""
+    """A file in an archive: its safe name, and its bytes, which may be asked for once and before the next entry.
+
+    ``hides`` is what keeps an inner archive closed: nobody can say which members lie in it.
+    """
 
     name: str
     chunks: Callable[[], Iterator[bytes]]
+    hides: ArchiveError | None = None
 
 
 class OpenArchive(Protocol):

@@ -121,15 +121,21 @@ class Selection:
         found.append(name)
         return file if len(found) == 1 else None
 
-    def check(self) -> None:
+    def check(self, hidden: ArchiveError | None = None) -> None:
         """Judge the selection when all entries are known.
 
+        Args:
+            hidden: what keeps an inner archive closed, in which anything may lie.
+
         Raises:
+            ArchiveError: that, when a wanted member, required or not, was not found elsewhere.
             MemberError: a required member is missing, one is there twice, or takes the manifest's name.
         """
         for file, names in self._found.items():
             if len(names) > 1:
                 self._refuse(f"{len(names)} entries stand for {file}: {', '.join(names)}", "one")
+        if hidden is not None and any(member.name not in self._found for member in self._members or ()):
+            raise hidden
         for member in self._members or ():
             if member.required and member.name not in self._found:
                 self._refuse(f"no member {' or '.join((member.name, *member.aliases))}", "it, in whichever case and folder")
