@@ -36,6 +36,7 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
 
 #: Enough for one block of bzip2, which gives nothing out before its end.
 _HEAD_BYTES = 1 << 20
+_PEEK_BYTES = 64
 #: First bytes of a compressed stream, the kind when it holds a TAR, and its inflater.
 _STREAMS: tuple[tuple[bytes, Kind, Callable[[], inflate.Inflater]], ...] = (
     (b"\x1f\x8b", "tar.gz", inflate.gzip),
@@ -124,8 +125,10 @@ def _first_block(inflater: inflate.Inflater, head: bytes) -> bytes:
     """The first bytes of a compressed stream; fewer where it is short or damaged."""
     block = b""
     with contextlib.suppress(*_READ_ERRORS, OSError):
-        for chunk in inflater.feed(head):
-            block += chunk
+        # Little by little: of a short stream fed whole nothing would come out when only its checksum at the end is wrong.
+        for at in range(0, len(head), _PEEK_BYTES):
+            for chunk in inflater.feed(head[at : at + _PEEK_BYTES]):
+                block += chunk
             if len(block) >= tarfile.BLOCKSIZE:
                 break
     return block[: tarfile.BLOCKSIZE]

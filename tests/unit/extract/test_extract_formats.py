@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import lzma
 import random
@@ -62,7 +63,11 @@ def test_large_members_of_a_compressed_tar_come_whole(manager: ExtractManager, t
 
 
 @pytest.mark.fault(29)
-@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    "compress",
+    [gzip.compress, functools.partial(bz2.compress, compresslevel=1), functools.partial(lzma.compress, preset=0)],
+    ids=["gzip", "bzip2", "xz"],
+)
 def test_bomb_in_a_compressed_tar_is_stopped_while_inflating(
     manager: ExtractManager, tmp_path: Path, compress: Callable[[bytes], bytes]
 ) -> None:
