@@ -17,7 +17,7 @@ from pipeline.download.part import disk_errors
 from pipeline.download.redact import redact
 from pipeline.download.verify import Stated
 from pipeline.errors import ArchiveAltered, ChecksumMismatch, DownloadError, PipelineError
-from pipeline.handoff import Receipt, read_json, receipt_path
+from pipeline.handoff import Receipt, read_receipt, receipt_path
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Wanted:
             DiskError: it cannot be read.
         """
         with disk_errors(dest):
-            receipt = _receipt_of(dest)
+            receipt = read_receipt(receipt_path(dest))
             known = tuple(found for found in (receipt, last_good) if found is not None)
             is_wanted = receipt is not None and fingerprint in (None, receipt.fingerprint)
             is_wanted = is_wanted and receipt is not None and (checksum or receipt.sha256).lower() == receipt.sha256
@@ -110,14 +110,6 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _receipt_of(dest: Path) -> Receipt | None:
-    """The receipt beside an archive; None where there is none that can be read, which costs a download and no more."""
-    try:
-        return Receipt.from_json(read_json(receipt_path(dest))) if receipt_path(dest).is_file() else None
-    except (ValueError, TypeError, RecursionError):
-        return None
 
 
 def _is_whole(dest: Path, receipt: Receipt | None) -> bool:
