@@ -21,8 +21,8 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [entry for entry in (str(SCRIPTS), str(SCRIPTS.parent)) if entry not in sys.path]
 
-from county import BAD_RATE, County, even_rates  # noqa: E402
 from county_faults import ENCODING, KINDS  # noqa: E402
+from county_member import BAD_RATE, County, even_rates  # noqa: E402
 from county_shapes import SHAPES, Shape  # noqa: E402
 
 from pipeline.catalog import shipped_schemas  # noqa: E402

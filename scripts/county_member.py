@@ -171,7 +171,7 @@ class _Block:
         taken = pa.array(order[source])
         texts = {name: values.take(taken) for name, values in texts.items()}
         names = np.array([*KINDS, ""])[kinds]
-        self._set_conflicts(texts, names == CONFLICT)
+        self._set_conflicts(texts, names == CONFLICT, base)
         return self._spoil(texts, names, base, account)
 
     def _random(self, *stream: int) -> np.random.Generator:
@@ -223,9 +223,11 @@ class _Block:
         for name, new in values.items():
             texts[name] = pc.replace_with_mask(texts[name], pa.array(reviewed), new)
 
-    def _set_conflicts(self, texts: dict[str, pa.Array], is_conflict: Mask) -> None:
-        name = plain_text_columns(self.county.shape, self.table, len(CONFLICTING_TEXT))[0]
-        texts[name] = pc.if_else(pa.array(is_conflict), CONFLICTING_TEXT, texts[name])
+    def _set_conflicts(self, texts: dict[str, pa.Array], is_conflict: Mask, base: Numbers) -> None:
+        """Another text in each, so that two of one account are not equal to each other."""
+        name = plain_text_columns(self.county.shape, self.table, len(f"{CONFLICTING_TEXT} {BLOCK_ROWS}"))[0]
+        others = pc.binary_join_element_wise(CONFLICTING_TEXT, pc.cast(pa.array(base), pa.string()), " ")
+        texts[name] = pc.if_else(pa.array(is_conflict), others, texts[name])
 
     def _spoil(self, texts: dict[str, pa.Array], names: npt.NDArray[np.str_], base: Numbers, account: Account | None) -> bytes:
         """The lines, those of spoilt records in their place; the account is told."""
