@@ -173,8 +173,8 @@ def rows_by_account(source, made, folder):
 
 
 def test_next_release_changes_as_many_rows_as_its_manifest_says(source, tmp_path):
-    before, first = rows_by_account(source, a_county(release=1), tmp_path / "1")
-    after, second = rows_by_account(source, a_county(release=2), tmp_path / "2")
+    before, first = rows_by_account(source, a_county(release=1, deletes=0.02, inserts=0.02), tmp_path / "1")
+    after, second = rows_by_account(source, a_county(release=2, deletes=0.02, inserts=0.02), tmp_path / "2")
     assert second["changes"] == {
         "inserted": len(after.keys() - before.keys()),
         "updated": sum(after[acct] != before[acct] for acct in after.keys() & before.keys()),
