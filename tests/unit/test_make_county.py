@@ -239,8 +239,19 @@ def test_command_lists_the_kinds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["out", "--bad", "gremlin=0.1"], ["out", "--bad-rate", "2"], ["out", "--rows", "0"], ["out", "--next", "1000"], []]
+    "arguments", [["out", "--bad", "gremlin=0.1"], ["out", "--bad-rate", "2"], ["out", "--rows", "0"], ["out", "--next", "1000"]]
 )
-def test_wrong_command_line_ends_with_2_and_writes_nothing(tmp_path, arguments):
-    assert run(*arguments, cwd=tmp_path).returncode == 2
+def test_county_that_cannot_be_made_ends_with_2_and_writes_nothing(tmp_path, monkeypatch, arguments, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert make_county.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("make_county: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["out", "--bad", "nul"], ["out", "--format", "csv"]])
+def test_wrong_command_line_ends_with_2(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        make_county.main(arguments)
+    assert ended.value.code == 2
     assert not list(tmp_path.iterdir())
