@@ -39,7 +39,9 @@ class Account:
         self.kinds: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
         self.sums = {where: dict.fromkeys(shape.amounts, Decimal(0)) for where in ("written", "published")}
-        self._digests = {column.name: hashlib.sha256() for column in self.table.columns}
+        # The columns that are in the member: a table may have computed ones too.
+        self._columns = [table.column(field.name) for field in shape.fields]
+        self._digests = {column.name: hashlib.sha256() for column in self._columns}
 
     def refuse(self, outcome: Outcome) -> None:
         """Count the lines of a record that does not become a row."""
@@ -53,7 +55,7 @@ class Account:
         """Count the records that are rows, by their texts as they must be read; ``conflict`` are among the written."""
         self.lines.update(written=int(written.sum()), duplicate=int(duplicate.sum()), conflicting=int(conflict.sum()))
         read, published = written | duplicate, written & ~conflict
-        for column in self.table.columns:
+        for column in self._columns:
             values, is_declared = read_texts(texts[column.name], column)
             if count := int((is_declared & read).sum()):
                 self.nulled[f"{column.name}:declared"] += count

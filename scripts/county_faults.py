@@ -150,6 +150,11 @@ def _untyped(record: Record, name: str, text: str, reason: str) -> Outcome:
     return Outcome((line,), refused=rule)
 
 
+def _broken(record: Record, name: str, text: str, rule: str) -> Outcome:
+    """A text that its type takes and a rule of its column refuses."""
+    return Outcome((record.line(**{name: text}),), refused=f"{name}:{rule}")
+
+
 def _in_text(record: Record, text: str) -> tuple[str, bytes]:
     """A plain text column that holds this text, and the line."""
     name = record.one_of(plain_text_columns(record.shape, record.table, len(text)))
@@ -197,7 +202,7 @@ def _too_many_decimals(record: Record) -> Outcome:
 def _below_minimum(record: Record) -> Outcome:
     """A number below the column's min."""
     name = record.one_of(_columns(record, ("bigint", "integer"), 7, rule="min"))
-    return Outcome((record.line(**{name: str(record.table.column(name).rules["min"] - 5)}),), refused=f"{name}:min")
+    return _broken(record, name, str(record.table.column(name).rules["min"] - 5), "min")
 
 
 @_kind
@@ -232,7 +237,7 @@ def _broken_key(record: Record) -> Outcome:
     name, text = record.table.key[0], "X" + record.texts[record.table.key[0]][1:]
     if re.fullmatch(record.table.column(name).rules["regex"], text):
         raise ValueError(f"{record.table.qualified}.{name}: {text} is a good key")
-    return Outcome((record.line(**{name: text}),), refused=f"{name}:regex")
+    return _broken(record, name, text, "regex")
 
 
 @_kind
@@ -281,12 +286,13 @@ def _line_feed(record: Record) -> Outcome:
 @_kind
 def _overlong_text(record: Record) -> Outcome:
     """A text of 300 characters: too long only for a column with maxlength, and for any fixed-width record."""
-    limited = [column.name for column in record.table.columns if column.type.kind == "text" and column.rules.get("maxlength", 999) < 300]
+    texts = [column for column in map(record.table.column, record.texts) if column.type.kind == "text"]
+    limited = [column.name for column in texts if column.rules.get("maxlength", 999) < 300]
     name, text = record.one_of(limited or plain_text_columns(record.shape, record.table, 20)), "OVERLONG " * 33 + "END"
     line = record.line(**{name: text})
     if record.form == "fixed_width":
         return Outcome((line,), refused=record.width_rule)
-    return Outcome((line,), refused=f"{name}:maxlength") if limited else Outcome((line,), changed=(name, text))
+    return _broken(record, name, text, "maxlength") if limited else Outcome((line,), changed=(name, text))
 
 
 @_kind

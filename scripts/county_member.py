@@ -90,7 +90,8 @@ class County:
         """The names of the columns as the publisher writes them, with the line end; nothing where there is no header."""
         if self.form == "fixed_width" or self.header == "none":
             return b""
-        return ("\t".join(column.source for column in self.table().columns) + LINE_END).encode(ENCODING)
+        table = self.table()
+        return ("\t".join(table.column(field.name).source for field in self.shape.fields) + LINE_END).encode(ENCODING)
 
     def blocks(self, account: Account | None = None) -> Iterator[bytes]:
         """The member's bytes in blocks that end with a line; ``account`` is told what must become of them."""
