@@ -108,20 +108,21 @@ class DownloadManager:
         _check_not_negative(self._retry, self._limits, deadline_s)
         self._prober = Prober(self._probing)
 
-    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None, checksum: str | None = None) -> Probe:
         """Ask for an archive's validators without fetching it; transient failures are tried again three times.
 
         Args:
             url: of the archive.
             rule: the validators that make the fingerprint; see :func:`pipeline.download.fingerprint.fingerprint`.
             listed: the date in the publisher's listing.
+            checksum: the sha256 that the archive must have: it is the fingerprint then, whatever the server states.
 
         Raises:
             DownloadError: no answer, or only server errors, in all attempts.
             DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
             AddressRefused: the URL leads where it may not.
         """
-        return self._prober.probe(url, rule=rule, listed=listed)
+        return self._prober.probe(url, rule=rule, listed=listed, checksum=checksum)
 
     def read_document(self, url: str) -> bytes:
         """Read a small document, such as a listing, whole (at most 4 MiB).
@@ -164,7 +165,7 @@ class DownloadManager:
             DownloadError: connection, time-out, server error or short body in every attempt, or another process downloads it.
             DownloadRefused: a status that no retry will change, or an archive of more than ``max_bytes``.
             AddressRefused: the URL leads where it may not.
-            ReleaseChanged: the archive is not the one that was probed.
+            ReleaseChanged: the archive is not the one that was probed, or was probed by another checksum.
             NotAnArchive: the body is no zip, gzip, bzip2, xz or tar.
             ArchiveError: the body has to be read through, and unpacks without end.
             ChecksumMismatch: the bytes are not those of ``checksum``.

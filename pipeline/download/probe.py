@@ -16,6 +16,7 @@ import requests
 import tenacity
 
 from pipeline.download.fingerprint import fingerprint as fingerprint_of
+from pipeline.download.fingerprint import pinned
 from pipeline.download.rate import RateFloor
 from pipeline.download.redact import redact
 from pipeline.download.request import Caller
@@ -35,7 +36,8 @@ class Probe:
 
     ``url`` is redacted. ``status`` is ``missing`` when the server answers 404, and ``refused`` when it will not say and the
     caller can do without the archive (``reason`` has its words); then the other fields are None. ``listed`` is the date in
-    the publisher's listing.
+    the publisher's listing. ``instead_of`` is the publisher's own address where ``url`` is a mirror's that was asked in its
+    place; ``reason`` then says why.
     """
 
     url: str
@@ -46,6 +48,7 @@ class Probe:
     fingerprint: str | None = None
     listed: str | None = None
     reason: str | None = None
+    instead_of: str | None = None
 
 
 class Prober:
@@ -58,19 +61,8 @@ class Prober:
     def __init__(self, begin: Callable[[str], tuple[Caller, tenacity.Retrying]]) -> None:
         self._begin = begin
 
-    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
-        """Ask for an archive's validators.
-
-        Args:
-            url: of the archive.
-            rule: the validators that make the fingerprint; see :func:`pipeline.download.fingerprint.fingerprint`.
-            listed: the date in the publisher's listing.
-
-        Raises:
-            DownloadError: no answer, or only server errors, in all attempts.
-            DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
-            AddressRefused: the URL leads where it may not.
-        """
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None, checksum: str | None = None) -> Probe:
+        """Ask for an archive's validators; the arguments and errors are those of the manager's own."""
         caller, attempts = self._begin(url)
         with caller:
             for attempt in attempts:
@@ -79,7 +71,10 @@ class Prober:
                     if stated is None:
                         return Probe(redact(url), "missing", listed=listed)
                     length = stated.archive_length
-                    mark = fingerprint_of(stated.etag, stated.last_modified, length, rule=rule, listed=listed)
+                    if checksum is not None:
+                        mark = pinned(checksum)
+                    else:
+                        mark = fingerprint_of(stated.etag, stated.last_modified, length, rule=rule, listed=listed)
                     return Probe(redact(url), "found", stated.etag, stated.last_modified, length, mark, listed)
         raise AssertionError("tenacity ended without an outcome")
 
@@ -87,7 +82,7 @@ class Prober:
         """Read a small document whole.
 
         Raises:
-            DownloadError, DownloadRefused, AddressRefused: as for :meth:`probe`.
+            DownloadError, DownloadRefused, AddressRefused: as for a probe.
             ListingError: the server answers 404, or the document is longer than ``max_bytes``.
         """
         caller, attempts = self._begin(url)

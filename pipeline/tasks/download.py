@@ -13,11 +13,21 @@ from pipeline.catalog.model import Archive
 from pipeline.configuration import progress_folder
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
+from pipeline.download.mirror import Known, KnownArchive
 from pipeline.download.offer import Choice, Places, YearOffer, choose
 from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnArchive, ReleaseChanged
 from pipeline.handoff import Receipt, read_json, receipt_path, write_json
 from pipeline.observe.events import log_event
-from pipeline.releases import EDITION_DIGITS, ArchiveIdentity, Release, archive_file, note_altered, probe_path, with_editions
+from pipeline.releases import (
+    EDITION_DIGITS,
+    ArchiveIdentity,
+    Release,
+    archive_file,
+    last_offered,
+    note_altered,
+    probe_path,
+    with_editions,
+)
 from pipeline.targets import ArchiveTarget, FileTarget, Refusal, read_receipt
 from pipeline.tasks.base import PipelineTask, engine, settings
 from pipeline.tasks.progress import DownloadTold
@@ -46,7 +56,7 @@ class ProbeRelease(PipelineTask):
     def run(self) -> None:
         """Probe every archive and write what was seen."""
         source = self.of_source()
-        choice = choose(self.downloads(), source, self.year)
+        choice = choose(self.downloads(), source, self.year, known=self.known, on_event=log_event)
         shown = choice.taken or choice.considered[0]
         log_event(
             "probe.chosen",
@@ -66,6 +76,11 @@ class ProbeRelease(PipelineTask):
         release = self.record(choice.taken)
         found = {"status": "found", "missing": [], "lacks": "", "tax_year": release.year, "release": release.release}
         write_json(self.output().path, document | found)
+
+    def known(self, year: int) -> Known | None:
+        """What the source offered last of a tax year."""
+        release = last_offered(settings().state, self.source, year)
+        return known_of(release) if release else None
 
     def record(self, taken: YearOffer) -> Release:
         """Write down the release that the offer of a tax year is."""
@@ -196,8 +211,10 @@ class DownloadArchive(PipelineTask):
     def last_good(self) -> Receipt | None:
         """The receipt of the archive's release that was fetched last before this one; None: there is none."""
         target = self.output()
-        of_archive = re.compile(rf"{re.escape(self.archive)}(\.fallback)?-[embl]+-[0-9a-f-]+(~[0-9a-f]+)?\.receipt\.json")
-        paths = (path for path in target.path.parent.iterdir() if of_archive.fullmatch(path.name) and path != target.receipt)
+        of_archive = re.compile(rf"{re.escape(self.archive)}(\.fallback)?-[embls]+-[0-9a-f-]+(~[0-9a-f]+)?\.receipt\.json")
+        folder = target.path.parent
+        files = folder.iterdir() if folder.is_dir() else ()
+        paths = (path for path in files if of_archive.fullmatch(path.name) and path != target.receipt)
         receipts = [receipt for path in paths if (receipt := read_receipt(path))]
         return max(receipts, key=lambda receipt: receipt.fetched_at, default=None)
 
@@ -211,4 +228,19 @@ def downloads_of(release: Release) -> list[DownloadArchive]:
         found.append(DownloadArchive(**where, fingerprint=identity.own))
         if identity.fallback is not None:
             found.append(DownloadArchive(**where, fingerprint=identity.fallback, is_fallback=True))
+    return found
+
+
+def known_of(release: Release) -> Known:
+    """What is known of a release's archives and fallbacks, for holding a mirror's answer against it."""
+    found = {}
+    for download in downloads_of(release):
+        own = read_receipt(download.output().receipt)
+        good = own or download.last_good()
+        found[download.archive, download.is_fallback] = KnownArchive(
+            download.identity.fingerprint,
+            own.sha256 if own else None,
+            good.fetched_at if good else None,
+            good.sha256 if good else None,
+        )
     return found

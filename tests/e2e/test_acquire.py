@@ -8,51 +8,17 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import BRISK
-from harness import World, database
+from fixtures.tiny_county import write_county
+from harness import SampleServer, World, database
 from test_bad_input import HTML
 
 ROLL, OCTOBER, HEARINGS = "tiny/2025/Roll.zip", "tiny/2025/Roll_Oct.zip", "tiny/2025/Hearings.zip"
-SOURCE = """\
-[source]
-name = "tiny"
-title = "t"
-publisher = "p"
-homepage = "https://tiny.example/"
-licence = "l"
-enabled = false
-base_url = "https://tiny.example/roll"
-tax_years = [2025]
-
-[probe]
-{probe}
-
-[archives.roll]
-path = "{{year}}/Roll.zip"
-{roll}
-
-[archives.hearings]
-path = "{{year}}/Hearings.zip"
-required = false
-
+PROFILE = """\
 [profile.sample]
-base_url = "${{SAMPLE_SERVER_URL}}/tiny"
+base_url = "${SAMPLE_SERVER_URL}/tiny"
 allow_addresses = ["127.0.0.0/8"]
 """
-TABLE = """\
-[table]
-name = "{name}"
-archive = "{archive}"
-member = "{name}.txt"
-key = ["acct"]
-
-[[layout]]
-format = "delimited"
-header = "first"
-
-[columns]
-acct = {{ type = "text", required = true }}
-note = {{ type = "text" }}
-"""
+COUNTY = {"layout": 'header = "first"', "columns": 'note = { type = "text" }'}
 
 
 @pytest.fixture
@@ -65,11 +31,8 @@ def tiny(tmp_path_factory, sample_server, server_url, brisk_luigid):
         home = tmp_path_factory.mktemp("tiny") / f"tiny-{random.getrandbits(32):08x}"
         with database(server_url) as url:
             world = World(home, sample_server, url, brisk_luigid, BRISK)
-            folder = world.schemas / "tiny"
-            folder.mkdir()
-            (folder / "source.toml").write_text(SOURCE.format(probe=probe, roll=roll))
-            for name, archive in (("owner", "roll"), ("protest", "hearings")):
-                (folder / f"{name}.toml").write_text(TABLE.format(name=name, archive=archive))
+            texts = COUNTY | {"probe": probe, "roll": roll, "profiles": PROFILE}
+            write_county(world.schemas / "tiny", "https://tiny.example/roll", **texts)
             worlds.append(world)
             yield world
 
@@ -95,8 +58,8 @@ def notes(world, table):
     return [note for (note,) in world.sql(f"select note from tiny.{table} order by acct")]
 
 
-def run(world, *arguments):
-    return world.run("--source", "tiny", *arguments)
+def run(world, *arguments, **environment):
+    return world.run("--source", "tiny", *arguments, **environment)
 
 
 def dispositions(world):
@@ -166,6 +129,32 @@ def test_required_archive_and_its_fallback_both_bad_stop_with_both_reasons(tiny)
         assert done.code == 31, done.text + world.logs()
         assert "E_NOT_ARCHIVE" in done.text and "of its fallback: E_ARCHIVE" in done.text
         assert notes(world, "owner") == ["good"]
+
+
+def test_mirror_stands_in_for_a_publisher_that_is_down_and_an_older_one_changes_nothing(tiny, sample_server, tmp_path):
+    """In production, whose mirrors are the county's: from nothing, then with the mirror behind, then with nobody there."""
+    down, mirror = SampleServer(tmp_path / "down", tmp_path / "down.log"), f"{sample_server.url}"
+    down.stop()
+    production = {"HCAD_PIPELINE_PROFILE": "production"}
+    with tiny() as world:
+        world.configure({"download.backoff_s": "0.05"} | BRISK)
+        home = f"{mirror}/{world.home.name}/tiny"
+        write_county(world.schemas / "tiny", down.url, mirrors=(home,), **COUNTY)
+        world.offer(ROLL, rows("owner", ["a", "b"]))
+        world.offer(HEARINGS, rows("protest", ["x"]))
+        done = run(world, **production)
+        assert done.code == 0, done.text + world.logs()
+        assert (notes(world, "owner"), notes(world, "protest")) == (["a", "b"], ["x"])
+        assert f"answered={home}/2025/Roll.zip" in "".join(path.read_text() for path in (world.state / "logs").glob("*.log"))
+        assert run(world, **production).code == 0
+        # An older roll turns up at the mirror: it is not what was offered last.
+        world.offer(ROLL, rows("owner", ["older"]))
+        done = run(world, **production)
+        assert done.code == 30 and "E_DOWNLOAD" in done.text and "the last good archive stays, of 20" in done.text, done.text
+        (world.bundle / ROLL).unlink()
+        done = run(world, **production)
+        assert done.code == 30 and "404, which says nothing of the publisher" in done.text, done.text
+        assert notes(world, "owner") == ["a", "b"]
 
 
 def test_newest_policy_publishes_the_newest_complete_year_and_says_which(tiny):
