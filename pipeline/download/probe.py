@@ -19,7 +19,7 @@ from pipeline.download.fingerprint import fingerprint as fingerprint_of
 from pipeline.download.fingerprint import pinned
 from pipeline.download.rate import RateFloor
 from pipeline.download.redact import redact
-from pipeline.download.request import Caller
+from pipeline.download.request import Caller, HostSlots, place
 from pipeline.download.verify import Stated
 from pipeline.errors import ListingError
 
@@ -56,17 +56,18 @@ class Prober:
 
     Args:
         begin: gives, for a URL, who sends the requests of one probe, and the attempts; the manager's own policy.
+        slots: asked for a place at the host for every attempt, as for a download.
     """
 
-    def __init__(self, begin: Callable[[str], tuple[Caller, tenacity.Retrying]]) -> None:
-        self._begin = begin
+    def __init__(self, begin: Callable[[str], tuple[Caller, tenacity.Retrying]], slots: HostSlots | None = None) -> None:
+        self._begin, self._slots = begin, slots
 
     def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None, checksum: str | None = None) -> Probe:
         """Ask for an archive's validators; the arguments and errors are those of the manager's own."""
         caller, attempts = self._begin(url)
         with caller:
             for attempt in attempts:
-                with attempt:
+                with attempt, place(self._slots, url, caller.left_s):
                     stated = _ask(caller, url)
                     if stated is None:
                         return Probe(redact(url), "missing", listed=listed)
@@ -88,7 +89,7 @@ class Prober:
         caller, attempts = self._begin(url)
         with caller:
             for attempt in attempts:
-                with attempt, caller.send("GET", url) as response:
+                with attempt, place(self._slots, url, caller.left_s), caller.send("GET", url) as response:
                     if response.status_code == 404:
                         raise ListingError(f"{redact(url)} answered 404", "a document", "correct the listing's URL in source.toml")
                     body = bytearray()

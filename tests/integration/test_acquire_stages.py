@@ -376,6 +376,19 @@ def test_progress_is_written_for_the_runs_terminal_while_it_looks(tasks, server,
     assert list(folder.iterdir()) == []
 
 
+def test_progress_that_the_disk_does_not_take_fails_no_download_and_is_counted(tasks, server, monkeypatch, caplog):
+    monkeypatch.setenv("HCAD_PIPELINE_RUN_ID", "7")
+    tasks.declare(bandwidth="1MB")
+    server.put("Roll", packed("1", 1_500_000))
+    download = downloads(tasks, probe(tasks, 1))["roll"]
+    (process_settings().state / "progress" / "run-7" / f"{download.output().path.name}.json").mkdir(parents=True)
+    caplog.set_level(logging.INFO, logger="pipeline")
+    download.run()
+    assert download.complete()
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("download.not_shown")]
+    assert "times=2" in line and "cannot be written" in line
+
+
 def test_settings_reach_the_download_stage(tasks, server):
     tasks.declare(max_bytes="100")
     server.put("Roll", packed("1"))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.download import DownloadManager
+from pipeline.download.progress import Progress, write_progress
 from pipeline.errors import DiskError
 
 Make = Callable[..., DownloadManager]
@@ -68,3 +69,14 @@ def test_disk_that_became_read_only_ends_the_download(
     assert dest.read_bytes() == b"the last good archive" and os.listdir(folder) == ["a.zip"]
     manager.download_file(server.url("/a.zip"), dest)
     assert dest.read_bytes() == archive
+
+
+@pytest.mark.fault(21)
+def test_full_disk_under_the_progress_is_an_error_of_ours_and_takes_no_room(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with mounted(folder, "-t", "tmpfs", "-o", "size=4k", "none"):
+        (folder / "ballast").write_bytes(bytes(4096))
+        with pytest.raises(DiskError, match="No space left on device"):
+            write_progress(folder, "a.zip", Progress("a.zip", 1, None, None, None))
+        assert os.listdir(folder) == ["ballast"]
