@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import requests
 import tenacity
 
 from pipeline.download.fingerprint import fingerprint as fingerprint_of
@@ -111,10 +110,10 @@ def _ask(caller: Caller, url: str) -> Stated | None:
         if response.status_code == 404:
             return None
         stated = Stated.by(response)
-        return stated if response.status_code == 200 else replace(stated, length=_total(response))
+        return stated if response.status_code == 200 else replace(stated, length=total_of(response.headers.get("Content-Range", "")))
 
 
-def _total(response: requests.Response) -> int | None:
-    """The length of the whole archive, as a 206 states it."""
-    found = _TOTAL.fullmatch(response.headers.get("Content-Range", "").strip())
+def total_of(content_range: str) -> int | None:
+    """The length of the whole archive, as the Content-Range of a 206 to a request for its first byte states it."""
+    found = _TOTAL.fullmatch(content_range.strip())
     return int(found[1]) if found else None

@@ -137,7 +137,7 @@ class Caller:
             if response.status_code not in _REDIRECTS or not location:
                 return self._if_usable(response, at, usable)
             response.close()
-            came_from, at = at, _joined(at, location)
+            came_from, at = at, joined_url(at, location)
         raise AddressRefused(
             f"{redact(url)} redirects more than {MAX_HOPS} times, last to {redact(at)}",
             f"at most {MAX_HOPS} redirects",
@@ -223,7 +223,12 @@ class Caller:
         raise error
 
 
-def _joined(url: str, location: str) -> str:
+def joined_url(url: str, location: str) -> str:
+    """Where a Location leads.
+
+    Raises:
+        AddressRefused: it is no URL.
+    """
     try:
         return urljoin(url, location)
     except ValueError:
