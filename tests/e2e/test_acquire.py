@@ -3,11 +3,14 @@
 import json
 import random
 import shutil
+import threading
 import zipfile
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import BRISK
+from fixtures.small_disk import mounted
 from fixtures.tiny_county import write_county
 from harness import SampleServer, World, database
 from test_bad_input import HTML
@@ -228,6 +231,69 @@ def test_mirror_stands_in_for_a_publisher_that_is_down_and_an_older_one_changes_
         done = run(world, **production)
         assert done.code == 30 and "404, which says nothing of the publisher" in done.text, done.text
         assert notes(world, "owner") == ["a", "b"]
+
+
+@contextmanager
+def busy_publisher(target, answers):
+    """A publisher that leads to ``target``, and first answers the roll's GETs with 503 and these Retry-After."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer()
+
+        def do_GET(self):
+            self.answer()
+
+        def answer(self):
+            asked.append(f"{self.command} {self.path}")
+            is_busy = self.command == "GET" and self.path.endswith("Roll.zip") and answers
+            self.send_response(503 if is_busy else 302)
+            self.send_header(*(("Retry-After", answers.pop(0)) if is_busy else ("Location", f"{target}{self.path}")))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.fault(6)
+def test_run_waits_as_long_as_the_server_asks_and_gives_up_when_that_is_too_long(tiny, sample_server):
+    production, answers = {"HCAD_PIPELINE_PROFILE": "production"}, ["86400"]
+    with tiny() as world, busy_publisher(f"{sample_server.url}/{world.home.name}/tiny", answers) as (url, asked):
+        write_county(world.schemas / "tiny", url, **COUNTY)
+        world.offer(ROLL, rows("owner", ["a"]))
+        world.offer(HEARINGS, rows("protest", ["x"]))
+        done = run(world, **production)
+        assert done.code == 30 and "asks to wait 86400 s" in done.text, done.text + world.logs()
+        assert [line for line in asked if line.startswith("GET") and "Roll" in line] == ["GET /2025/Roll.zip"]
+        answers.append("2")
+        done = run(world, **production)
+        assert done.code == 0 and done.seconds > 2, done.text + world.logs()
+        assert "wait_s=2.0" in "".join(path.read_text() for path in (world.state / "logs").glob("*.log"))
+        assert notes(world, "owner") == ["a"]
+
+
+@pytest.mark.fault(21)
+def test_full_disk_ends_the_run_as_such_and_the_next_one_goes_on(tiny):
+    with tiny() as world:
+        draw = random.Random(21)
+        world.offer(ROLL, rows("owner", [f"{draw.getrandbits(256):x}" for _ in range(3000)]))
+        world.offer(HEARINGS, rows("protest", ["x"]))
+        folder = world.state / "archives"
+        folder.mkdir(parents=True)
+        with mounted(folder, "-t", "tmpfs", "-o", "size=64k", "none"):
+            done = run(world)
+            assert done.code == 30 and "E_DISK" in done.text and "bytes free" in done.text, done.text + world.logs()
+            assert not list(folder.rglob("*.part"))
+        done = run(world)
+        assert done.code == 0, done.text + world.logs()
+        assert len(notes(world, "owner")) == 3000 and world.leftovers() == {}
 
 
 def test_newest_policy_publishes_the_newest_complete_year_and_says_which(tiny):
