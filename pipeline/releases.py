@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, DiskError
 from pipeline.handoff import UNREADABLE, read_json, write_json
 
 #: ``as_of`` in file names: sorts by time, and stands in no shell's way.
@@ -147,6 +147,23 @@ class Release:
         if not path.is_file():
             raise ConfigurationError(f"no file {path}", "a release that a probe has seen", "run SyncSource, which probes first")
         return cls(**read_json(path))
+
+
+def last_offered(state: Path, source: str, year: int) -> Release | None:
+    """The release of a tax year that the newest probe saw which saw one; None: none did.
+
+    Raises:
+        DiskError: a probe's file cannot be read: nobody knows then what was offered last.
+    """
+    # The year asked for names the folder, the file's name the instant; a policy may have taken an earlier year.
+    for path in sorted((state / "releases" / source).glob("*/*Z.json"), key=lambda path: path.name, reverse=True):
+        try:
+            seen = read_json(path)
+            if seen["release"] is not None and seen["tax_year"] == year:
+                return Release.read(state, source, year, seen["release"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DiskError(f"{path} cannot be read ({error})", "what a probe saw", "remove the file; run again") from error
+    return None
 
 
 def read_stand_ins(state: Path, release: Release, *, cuts: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pipeline.download.fingerprint import is_vouched_for
 from pipeline.download.part import disk_errors
 from pipeline.download.redact import redact
 from pipeline.download.verify import Stated
-from pipeline.errors import ArchiveAltered, ChecksumMismatch, DownloadError, PipelineError
+from pipeline.errors import ArchiveAltered, ChecksumMismatch, DownloadError, PipelineError, ReleaseChanged
 from pipeline.handoff import Receipt, read_receipt, receipt_path
 
 
@@ -54,7 +55,14 @@ class Wanted:
 
         Raises:
             DiskError: it cannot be read.
+            ReleaseChanged: the fingerprint is made of another sha256 than ``checksum``.
         """
+        if fingerprint is not None and not is_vouched_for(fingerprint, checksum):
+            raise ReleaseChanged(
+                f"the release was probed by a pinned sha256 (fingerprint {fingerprint}), and the pin is {checksum or 'gone'}",
+                "the pin of the probe",
+                "nothing: the next run probes again",
+            )
         with disk_errors(dest):
             receipt = read_receipt(receipt_path(dest))
             known = tuple(found for found in (receipt, last_good) if found is not None)

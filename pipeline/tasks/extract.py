@@ -94,9 +94,12 @@ class ExtractArchive(PipelineTask):
             download.distrust()
             raise DiskError(error.seen, error.expected, "see to the disk; the archive is downloaded again by itself") from error
         except BAD_ARCHIVE as error:
-            if not declared.has_stand_in:
+            told = download.suspect(error) if isinstance(error, ArchiveError) else error
+            if declared.has_stand_in:
+                return Refusal(error.code, str(error))
+            if told is error:
                 raise
-            return Refusal(error.code, str(error))
+            raise told from error
         return None
 
     def give_up(self, refusal: Refusal) -> None:
