@@ -49,6 +49,13 @@ ARB = table(
 )
 
 
+def write_member(folder: Path, content: bytes) -> Path:
+    """A member as the extract stage leaves it."""
+    path = folder / "roll.txt"
+    path.write_bytes(content)
+    return path
+
+
 def acct(number: int) -> bytes:
     return b"%013d" % number
 
