@@ -3,7 +3,9 @@
 import uuid
 
 import pytest
-from harness import BRISK, BUNDLE, HEARINGS, REAL, SampleServer, World, configuration, database, members
+from databases import database
+from harness import BRISK, World, configuration
+from sample_site import BUNDLE, HEARINGS, REAL, SampleServer, members
 
 from pipeline import services
 

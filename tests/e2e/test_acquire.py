@@ -7,8 +7,8 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
-from conftest import BRISK
-from harness import World, database
+from databases import database
+from harness import BRISK, World
 from test_bad_input import HTML
 
 ROLL, OCTOBER, HEARINGS = "tiny/2025/Roll.zip", "tiny/2025/Roll_Oct.zip", "tiny/2025/Hearings.zip"

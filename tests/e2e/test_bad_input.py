@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from harness import BUNDLE, REAL, TRAVIS, members
+from sample_site import BUNDLE, REAL, TRAVIS, members
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Please sign in to go on.</body></html>\n" * 40
 

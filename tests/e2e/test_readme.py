@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from harness import BUNDLE, SampleServer
+from sample_site import BUNDLE, SampleServer
 
 from pipeline import services
 from pipeline.database.server import embedded

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from harness import BUNDLE, SampleServer
+from sample_site import BUNDLE, SampleServer
 
 from pipeline import processes, services
 from pipeline.cli import shown_url
