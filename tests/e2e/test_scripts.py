@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
 
+import embedded_home
 import psycopg2
 import pytest
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from sample_site import BUNDLE, SampleServer
 
 from pipeline import processes, services
 from pipeline.cli import shown_url
-from pipeline.database.server import embedded, server_url
+from pipeline.database.server import server_url
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "scripts"
@@ -30,15 +30,9 @@ TIMEOUT_S = 240
 @pytest.fixture(scope="module")
 def environment():
     """A bare environment with a state folder of its own, whose path has a blank; what is started in it is stopped."""
-    # Not pytest's folder: it is closed to the user as whom root's PostgreSQL runs, whose data would then lie elsewhere, and stay.
-    home = Path(tempfile.mkdtemp(prefix="hcad-pipeline-"))
-    home.chmod(0o755)
-    state = home / "the state"
-    kept = {name: value for name, value in os.environ.items() if name in {"HOME", "TMPDIR"} or name.startswith("COVERAGE_")}
-    yield kept | {"PATH": "/usr/bin:/bin", "HCAD_PIPELINE_STATE": str(state)}
-    services.stop_all(state)
-    embedded(state).stop()
-    shutil.rmtree(home)
+    with embedded_home.open_folder() as home:
+        kept = {name: value for name, value in os.environ.items() if name in {"HOME", "TMPDIR"} or name.startswith("COVERAGE_")}
+        yield kept | {"PATH": "/usr/bin:/bin", "HCAD_PIPELINE_STATE": str(home / "the state")}
 
 
 @pytest.fixture(scope="module")
