@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from pipeline.database.embedded import EmbeddedPostgres
 
-#: Nothing of a test outlives it.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+#: Nothing of a test outlives it, and several processes of tests share it.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
 
 
 def pytest_addoption(parser):

@@ -275,6 +275,35 @@ def test_test_sh_fails_below_the_coverage(environment, tmp_path):
     assert "Required test coverage of 80% not reached" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (2, 0)])
+def test_test_sh_runs_what_measures_time_alone_and_fails_with_either_half(environment, tmp_path, codes):
+    """The checkout is a copy of the scripts; its Python notes what pytest is asked for, and ends as the test says."""
+    python, calls = tmp_path / ".venv" / "bin" / "python", tmp_path / "calls"
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/test.sh", "scripts/lib.sh", "setup.cfg", "pyproject.toml"):
+        shutil.copy2(REPOSITORY / name, tmp_path / name)
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1 $2" = "-m pytest" ] || exec {sys.executable} "$@"
+echo "$*" >>"{calls}"
+case "$*" in *"-m not serial"*) exit {codes[0]} ;; *"-m serial"*) exit {codes[1]} ;; *) exit 9 ;; esac
+"""
+    )
+    python.chmod(0o755)
+    fingerprint = re.search(r"^FINGERPRINT='(.*?)'", (SCRIPTS / "lib.sh").read_text(), re.DOTALL | re.MULTILINE)[1]
+    stamp = subprocess.run([sys.executable, "-c", fingerprint, tmp_path], capture_output=True, text=True, check=True).stdout
+    (tmp_path / ".venv" / "set-up.stamp").write_text(f"{stamp}embedded,dev\n")
+    assert call([tmp_path / "scripts" / "test.sh"], environment | {"TEST_WORKERS": "3"}).returncode == max(codes)
+    at_once, *then = calls.read_text().splitlines()
+    assert "--numprocesses=3" in at_once and "--cov=pipeline" in at_once
+    if codes[0] == 2:  # it was interrupted
+        assert then == []
+        return
+    (alone,) = then
+    assert "numprocesses" not in alone and "--cov-append" in alone and "--cov-fail-under=80" in alone
+
+
 @pytest.mark.parametrize("version", ["3.10", "3.14"])
 def test_a_python_that_is_not_supported_is_named(tmp_path, environment, version):
     """The checkout is a copy of what set-up looks at; the Python says that it is of another version."""

@@ -16,6 +16,7 @@ import pytest
 from pipeline.download import DownloadManager
 from pipeline.errors import DiskError, DownloadError, DownloadRefused
 
+pytestmark = pytest.mark.serial
 Make = Callable[..., DownloadManager]
 
 
