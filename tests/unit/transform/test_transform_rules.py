@@ -1,6 +1,8 @@
 """Rules: whole columns and Cerberus give one verdict, and Cerberus' is the one that counts."""
 
 import datetime
+import doctest
+import importlib
 from dataclasses import replace
 from decimal import Decimal
 
@@ -419,3 +421,10 @@ def test_chunk_in_pieces_and_in_a_slice_is_judged_as_a_whole_one():
 def test_judge_tells_every_missing_column():
     rules = {"a": {"dependencies": ["c", "b"]}}
     assert judge(record_validator(rules), {"a": 1}) == {"a": {"dependencies": "field 'b' is required; field 'c' is required"}}
+
+
+@pytest.mark.parametrize("module", ["check_with", "rule_judge", "rule_regex", "transformer"])
+def test_examples_of_the_docs_are_true(module):
+    failed, tried = doctest.testmod(importlib.import_module(f"pipeline.transform.{module}"))
+    assert tried
+    assert not failed
