@@ -318,11 +318,12 @@ TABLE_FILE: dict[str, Any] = {
 
 
 class MetaValidator(Validator):  # type: ignore[misc]
-    """Cerberus with ``Decimal`` as a type of its own; unknown keys are refused at every depth."""
+    """Cerberus with ``Decimal`` as a type of its own, and true as no whole number; unknown keys are refused at every depth."""
 
     types_mapping: ClassVar[dict[str, TypeDefinition]] = {
         **Validator.types_mapping,
         "decimal": TypeDefinition("decimal", (Decimal,), ()),
+        "integer": TypeDefinition("integer", (int,), (bool,)),
     }
 
 
