@@ -248,6 +248,25 @@ def test_tenth_in_a_rule_is_a_tenth():
 
 
 @pytest.mark.parametrize(
+    ("of", "values", "broken"),
+    [
+        (column(INTEGER, min=0.5), [-1, 0, 1], [0, 1]), (column(INTEGER, max=-0.5), [-1, 0, 1], [1, 2]),
+        (column(BIGINT, min=Decimal("-0.5")), [-1, 0, 1], [0]), (column(BIGINT, max=10**30), [2**63 - 1], []),
+        (column(BIGINT, min=10**30), [2**63 - 1, None], [0]), (column(INTEGER, max=-(10**30)), [-(2**31), None], [0]),
+        (column(numeric(5, 1), min=Decimal("0.05")), [Decimal("0.0"), Decimal("0.1")], [0]),
+        (column(numeric(5, 1), max=Decimal("0.05")), [Decimal("0.0"), Decimal("0.1")], [1]),
+        (column(numeric(5, 1), min=10**9), [Decimal("9999.9"), None], [0]), (column(numeric(5, 1), max=-1), [Decimal("-1.0"), Decimal("-0.9")], [1]),
+        (column(TEXT, maxlength=2), ["ab", "abc", "\u00d1\u00d1", "\u00d1\u00d1\u00d1"], [1, 3]), (column(TEXT, minlength=2), ["a", "ab", "\u00d1"], [0, 2]),
+        (column(TEXT, empty=True, minlength=2), ["", "a"], [1]), (column(TEXT, empty=False, minlength=2), ["", "ab"], [0]),
+        (column(TEXT, noneof=[{"empty": True, "minlength": 2}]), ["", "a", "ab"], [0, 2]),
+    ],
+)  # fmt: skip
+def test_values_at_a_limit_are_told_from_those_beyond_it(of, values, broken):
+    rows = typed([of], [{"c": value} for value in values])
+    assert list(compile_rules([of]).apply(rows, sampled=np.ones(len(values), dtype=bool)).refused) == broken
+
+
+@pytest.mark.parametrize(
     "of",
     [
         column(TEXT, regex="("), column(TEXT, colour="red"), column(DATE, min="soon"), column(numeric(5, 1), min="x"),
@@ -275,6 +294,33 @@ def test_nulled_value_is_no_value_to_the_rules_between_columns():
     }
     assert ruled.rows.column("a").to_pylist() == [None, None, 1, 1]
     assert {key: mask.tolist() for key, mask in ruled.changed.items()} == {("a", "min"): [True, True, False, False]}
+
+
+def test_value_that_typing_refused_is_there_for_other_columns_and_is_not_judged_again():
+    columns = (
+        column(INTEGER, name="a", required=True, dependencies=("z",)),
+        column(TEXT, name="b", dependencies=("n",)),
+        column(TEXT, name="d", excludes=("n",)),
+        column(INTEGER, name="n", nullable=False),
+        column(TEXT, name="z"),
+    )
+    nothing = dict.fromkeys("abdnz")
+    records = [{**nothing, "b": "x"}, {**nothing, "d": "x"}, {**nothing, "n": 1}]
+    refused = {0: {"a", "n"}, 1: {"a", "n"}, 2: {"a"}}
+    sampled = np.ones(3, dtype=bool)
+    excluded = {1: {"d": {"excludes": "'n' must not be present with 'd'"}}}
+    assert compile_rules(columns).apply(typed(columns, records), refused=refused, sampled=sampled).refused == excluded
+    columns = (columns[2], column(INTEGER, name="n"))
+    rows = typed(columns, [{"d": None, "n": 1}, {"d": "x", "n": None}])
+    assert compile_rules(columns).apply(rows, refused={1: {"n"}}).refused == excluded
+
+
+def test_null_breaks_not_nullable_only_where_the_layout_has_the_column():
+    columns = (column(TEXT, name="a"), column(TEXT, name="n", nullable=False))
+    rows = typed(columns, [{"a": "x", "n": None}])
+    compiled = compile_rules(columns)
+    assert compiled.apply(rows, sampled=np.array([True])).refused == {0: {"n": {"nullable": "null value not allowed"}}}
+    assert compiled.apply(rows, absent=frozenset({"n"}), sampled=np.array([True])).refused == {}
 
 
 @pytest.mark.fault(43)
