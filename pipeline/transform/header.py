@@ -10,6 +10,7 @@ fields are taken in the order of the schema file, and only when their number is 
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Literal, NoReturn
 from pipeline.catalog.model import Column, Layout, Table
 from pipeline.errors import EmptyMember, HeaderError
 from pipeline.handoff import Member
+from pipeline.transform.quoted import split_fields
 
 #: A line with this share of the wanted names is a header. Values can equal a name by chance (real_acct's value status
 #: ``Noticed`` is also the name of a column), half of them cannot.
@@ -164,9 +166,15 @@ def _refuse_empty(table: Table, member: Member, header_lines: int) -> None:
 
 
 def _cells(line: str, layout: Layout) -> list[str]:
-    """The cells of a line that came decoded as latin-1; a byte order mark in front is dropped."""
-    text = line.removeprefix(_UTF8_MARK).encode("latin-1").decode(layout.encoding, errors="replace")
-    return text.rstrip("\r").split(layout.delimiter)
+    """The cells of a line that came decoded as latin-1; a byte order mark in front is dropped.
+
+    Quotes that do not pair are text here: a broken line can still be told from a header.
+    """
+    text = line.removeprefix(_UTF8_MARK).encode("latin-1").decode(layout.encoding, errors="replace").rstrip("\r")
+    try:
+        return split_fields(text, layout)
+    except csv.Error:
+        return text.split(layout.delimiter)
 
 
 def _names(column: Column) -> set[str]:

@@ -1,26 +1,40 @@
-"""Text fields out of a part's lines: pandas reads, and every line is accounted for.
+"""Text fields out of a part's lines, as Arrow columns, and every line accounted for.
 
-In goes a member, a reading and a part; out come chunks: a frame of text with one column a declared column, the number
-and the bytes of each of its lines, and the lines that were refused, blank or header. pandas sees only lines that are one
-record each, with no quote character and no word that stands for "missing", so that real text such as ``NA`` or a lone
-quote stays what it is. A frame with another number of rows than lines were given is a defect and stops the part.
+In goes a member, a reading and a part; out come chunks: a column of text for each declared column, the number and the
+bytes of each of its lines, and the lines that were refused, blank or header. What a field's text is, is what pandas reads
+(``pipeline.transform.reference``), trimmed; whole blocks of bytes are cut into columns to the same effect by the fast
+readers. A line that they do not take (quotes where the layout declares them, characters of several bytes in a fixed-width
+record) is read by itself, and its row stands where the line stood. A chunk with another number of rows than it had lines
+is a defect and stops the part.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from pipeline.catalog.model import Layout
 from pipeline.errors import AccountingError, CatalogError
 from pipeline.handoff import Part
+from pipeline.transform.columns import decoded, in_one_piece, null_where_empty
+from pipeline.transform.fast_delimited import cut_delimited
+from pipeline.transform.fast_fixed import cut_fixed
 from pipeline.transform.header import Reading
-from pipeline.transform.lines import Lines, Mask, Positions, Refused, read_lines
+from pipeline.transform.lines import Lines, Mask, Positions, Refused
+from pipeline.transform.quoted import cut_quoted
+from pipeline.transform.reference import read_fwf
+from pipeline.transform.sorting import Sorted, read_lines
+
+Texts = dict[str, pa.StringArray]
+#: The catalog's encodings besides UTF-8, by Python's own names.
+_ONE_BYTE: Final = ("ascii", "cp1252", "iso8859-1")
 
 
 @dataclass(frozen=True)
@@ -28,19 +42,28 @@ class Chunk:
     """Some lines of a part, read.
 
     Attributes:
-        frame: one row a good line and one column a declared column, text or missing (a field of no characters, or for
-            fixed width of blanks alone).
-        raw_lines: the same lines as bytes, without their ends: ``raw_lines[row]`` belongs to row ``row`` of the frame.
+        texts: one array a declared column, in one piece from offset zero: text without the blanks and tabs around it, NULL
+            where nothing is left. Each has a value for each row.
+        raw_lines: the same lines as bytes, without their ends: ``raw_lines[row]`` belongs to row ``row`` of the texts.
+        is_ascii: no row's line has a byte beyond ASCII.
+        has_controls: some row's line has a byte below 0x20 that is no delimiter.
         refused: the lines that are no record, with their bytes and reasons.
         blank_lines: lines without any character but blanks.
         headers: header lines, one or none.
     """
 
-    frame: pd.DataFrame
+    texts: Mapping[str, pa.StringArray]
     raw_lines: Lines
+    is_ascii: bool
+    has_controls: bool
     refused: tuple[Refused, ...]
     blank_lines: int
     headers: int
+
+    @property
+    def rows(self) -> int:
+        """How many lines are records: the length of each of the texts."""
+        return len(self.raw_lines)
 
     @property
     def line_numbers(self) -> Positions:
@@ -50,47 +73,49 @@ class Chunk:
     @property
     def lines(self) -> int:
         """All lines of the chunk, the header included."""
-        return len(self.frame) + len(self.refused) + self.blank_lines + self.headers
+        return self.rows + len(self.refused) + self.blank_lines + self.headers
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The texts as pandas has them, made anew each time: for those who work with frames."""
+        frame: pd.DataFrame = pa.table(dict(self.texts)).to_pandas()
+        return frame
 
 
 def read_delimited(file_path: Path, reading: Reading, part: Part | None, chunk_rows: int) -> Iterator[Chunk]:
-    """Read a delimited part with ``pandas.read_csv``.
+    """Read a delimited part.
+
+    Args:
+        file_path: the extracted member.
+        reading: its layout, header line and fields.
+        part: which bytes of the member; None: all.
+        chunk_rows: the most lines in a chunk.
 
     Raises:
         CatalogError: the delimiter is no ASCII character.
-        AccountingError: pandas gave another number of rows than it was given lines.
+        AccountingError: there were more or fewer rows than lines.
     """
-    kept = {position: field for position, field in enumerate(reading.fields) if field is not None}
     layout = reading.layout
     if not layout.delimiter.isascii():
         raise CatalogError(f"the delimiter {layout.delimiter!r}", "one ASCII character", "correct the schema file")
-    # A line of numbers in front: pandas would take a byte order mark at the start of its input for no text.
-    header = layout.delimiter.join(map(str, range(len(reading.fields)))).encode("ascii") + b"\n"
+    _is_one_byte(layout.encoding)
+    count = len(reading.fields)
+    wanted = {field: position for position, field in enumerate(reading.fields) if field is not None}
     for lines in read_lines(file_path, part, reading, None, chunk_rows):
-        frame = pd.read_csv(
-            io.BytesIO(header + lines.good.joined()),
-            sep=layout.delimiter,
-            header=0,
-            usecols=list(kept),
-            index_col=False,
-            dtype=str,
-            quoting=csv.QUOTE_NONE,
-            keep_default_na=False,
-            na_values=[""],
-            skip_blank_lines=False,
-            lineterminator="\n",
-            encoding=layout.encoding,
-            engine="c",
-            low_memory=False,
-        ).set_axis(list(kept.values()), axis="columns")
-        _check_rows(file_path, frame, lines.good)
-        yield Chunk(frame, lines.good, lines.refused, lines.blank_lines, lines.headers)
+        if not lines.has_quote.any():
+            texts = cut_delimited(lines.good, lines.marks, count, wanted, layout.delimiter)
+            yield _chunk(file_path, lines, _finished(texts, lines, layout))
+            continue
+        plain, quoted = lines.take(~lines.has_quote), lines.take(lines.has_quote)
+        texts = _finished(cut_delimited(plain.good, plain.marks, count, wanted, layout.delimiter), plain, layout)
+        others, refused = cut_quoted(quoted.good, layout, count, wanted)
+        yield _merged_chunk(file_path, lines, lines.has_quote, texts, others, refused)
 
 
 def read_fixed_width(
     file_path: Path, reading: Reading, positions: Mapping[str, tuple[int, int]], part: Part | None, chunk_rows: int
 ) -> Iterator[Chunk]:
-    """Read a fixed-width part with ``pandas.read_fwf``.
+    """Read a fixed-width part.
 
     Args:
         file_path: the extracted member.
@@ -100,64 +125,94 @@ def read_fixed_width(
         chunk_rows: the most lines in a chunk.
 
     Raises:
-        AccountingError: pandas gave another number of rows than it was given lines.
+        AccountingError: there were more or fewer rows than lines.
     """
-    names = [field for field in reading.fields if field is not None]
-    colspecs = [(positions[name][0] - 1, positions[name][1]) for name in names]
-    encoding = reading.layout.encoding
-    for lines in read_lines(file_path, part, reading, reading.layout.record_width, chunk_rows):
-        # As latin-1 a character is a byte, as positions count them; a field is decoded after it has been cut out.
-        text = lines.good.joined().decode("latin-1")
-        frame = pd.DataFrame({name: pd.Series(dtype=str) for name in names})
-        if len(lines.good):
-            frame = pd.read_fwf(
-                io.StringIO(text),
-                colspecs=colspecs,
-                names=names,
-                header=None,
-                index_col=False,
-                dtype=str,
-                keep_default_na=False,
-                na_values=[""],
-                skip_blank_lines=False,
-            )
-        _check_rows(file_path, frame, lines.good)
-        chunk = Chunk(frame, lines.good, lines.refused, lines.blank_lines, lines.headers)
-        yield chunk if text.isascii() else _decoded(chunk, encoding)
+    wanted = {name: positions[name] for name in reading.fields if name is not None}
+    layout, width = reading.layout, reading.layout.record_width
+    if width is None:
+        raise CatalogError("a fixed-width layout without record_width", "its bytes", "correct the schema file")
+    is_one_byte = _is_one_byte(layout.encoding)
+    for lines in read_lines(file_path, part, reading, width, chunk_rows):
+        if is_one_byte or not lines.has_high.any():
+            yield _chunk(file_path, lines, _finished(cut_fixed(lines.good, width, wanted), lines, layout))
+            continue
+        plain, others = lines.take(~lines.has_high), lines.take(lines.has_high)
+        texts = _finished(cut_fixed(plain.good, width, wanted), plain, layout)
+        frame, broken = read_fwf(others.good, wanted, layout.encoding)
+        reasons = {"encoding": f"has a field that begins or ends within a character of {layout.encoding}"}
+        refused = {row: reasons for row in np.flatnonzero(broken).tolist()}
+        yield _merged_chunk(file_path, lines, lines.has_high, texts, _arrays(frame[~broken]), refused)
 
 
-def _decoded(chunk: Chunk, encoding: str) -> Chunk:
-    """Give the fields of a fixed-width chunk, read as latin-1, in their own encoding.
+def _is_one_byte(encoding: str) -> bool:
+    """Whether a character of the encoding is one byte, and not UTF-8's one to four.
 
-    A line with a field that begins or ends within a character of several bytes is refused.
+    Raises:
+        CatalogError: it is another encoding, whose line ends and delimiters need not be ASCII bytes.
     """
-    fields: dict[str, list[str | None]] = {}
-    broken: Mask = np.zeros(len(chunk.frame), dtype=bool)
-    for name in chunk.frame.columns:
-        fields[name] = values = []
-        for row, value in enumerate(chunk.frame[name].array):
-            try:
-                values.append(value.encode("latin-1").decode(encoding) if isinstance(value, str) else None)
-            except UnicodeDecodeError:
-                broken[row] = True
-                values.append(None)
-    frame = pd.DataFrame(fields, dtype=str)[~broken].reset_index(drop=True)
-    refused = tuple(
-        Refused(
-            int(chunk.raw_lines.numbers[row]),
-            chunk.raw_lines[row],
-            {"encoding": f"has a field that begins or ends within a character of {encoding}"},
-        )
-        for row in np.flatnonzero(broken).tolist()
+    name = codecs.lookup(encoding).name
+    if name not in ("utf-8", *_ONE_BYTE):
+        raise CatalogError(f"the encoding {encoding}", f"utf-8 or one of {', '.join(_ONE_BYTE)}", "correct the schema file")
+    return name != "utf-8"
+
+
+def _finished(texts: Texts, lines: Sorted, layout: Layout) -> Texts:
+    """Columns of bytes as columns of text, with their NULLs."""
+    if lines.has_high.any() and _is_one_byte(layout.encoding):
+        texts = {name: decoded(array, layout.encoding) for name, array in texts.items()}
+    return {name: null_where_empty(array) for name, array in texts.items()}
+
+
+def _chunk(file_path: Path, lines: Sorted, texts: Texts) -> Chunk:
+    """A chunk of lines that were all read the same way."""
+    chunk = Chunk(
+        texts,
+        lines.good,
+        not lines.has_high.any(),
+        bool(lines.has_controls.any()),
+        lines.refused,
+        lines.blank_lines,
+        lines.headers,
     )
-    return Chunk(frame, chunk.raw_lines.take(~broken), chunk.refused + refused, chunk.blank_lines, chunk.headers)
+    _check_rows(file_path, chunk)
+    return chunk
 
 
-def _check_rows(file_path: Path, frame: pd.DataFrame, good: Lines) -> None:
-    if len(frame) != len(good):
-        begin = f" that begin at line {good.numbers[0]}" if len(good) else ""
-        raise AccountingError(
-            f"{file_path.name}: {len(frame)} rows were read from the {len(good)} lines{begin}",
-            "one row a line",
-            "this is a defect of the reader: keep the member and report it",
-        )
+def _merged_chunk(
+    file_path: Path, lines: Sorted, is_other: Mask, texts: Texts, others: Texts, refused: Mapping[int, dict[str, str]]
+) -> Chunk:
+    """A chunk of lines that were read in two ways, in the order of the member.
+
+    Args:
+        file_path: the member.
+        lines: all lines of the chunk.
+        is_other: which of the good ones were read the other way.
+        texts: the columns of those that were not.
+        others: the columns of those that were, and that turned out to be records.
+        refused: which of those that were read the other way are no records, and why.
+    """
+    rows = np.flatnonzero(is_other)
+    broken = rows[list(refused)]
+    is_record = np.ones(len(lines.good), dtype=np.bool_)
+    is_record[broken] = False
+    order = pa.array(np.argsort(np.concatenate((np.flatnonzero(~is_other), np.flatnonzero(is_other & is_record)))))
+    merged = {name: in_one_piece([array, others[name]]).take(order) for name, array in texts.items()}
+    more = tuple(lines.good.refused(row, reasons) for row, reasons in zip(broken.tolist(), refused.values(), strict=True))
+    kept = lines.take(is_record)
+    return _chunk(file_path, replace(kept, refused=lines.refused + more), merged)
+
+
+def _arrays(frame: pd.DataFrame) -> Texts:
+    """The columns of a frame."""
+    return {name: pa.array(frame[name].tolist(), pa.string(), from_pandas=True) for name in frame.columns}
+
+
+def _check_rows(file_path: Path, chunk: Chunk) -> None:
+    for name, array in chunk.texts.items():
+        if len(array) != chunk.rows:
+            begin = f" that begin at line {chunk.line_numbers[0]}" if chunk.rows else ""
+            raise AccountingError(
+                f"{file_path.name}: {len(array)} rows of {name} were read from the {chunk.rows} lines{begin}",
+                "one row a line",
+                "this is a defect of the reader: keep the member and report it",
+            )

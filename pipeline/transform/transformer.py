@@ -273,12 +273,10 @@ class DataTransformer:
         arrays: dict[str, pa.Array] = {}
         refused: dict[tuple[str, str], Mask] = {}
         nulled: dict[tuple[str, str], Mask] = {}
-        count = len(chunk.frame)
         for column in self.table.columns:
-            texts: pa.Array = pa.nulls(count, pa.string())
-            if column.name in chunk.frame.columns:
-                given = pa.array(chunk.frame[column.name], type=pa.string(), from_pandas=True)
-                texts = given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
+            texts = chunk.texts.get(column.name)
+            if texts is None:
+                texts = pa.nulls(chunk.rows, pa.string())
             coerced = coerce_column(texts, column)
             arrays[column.name] = coerced.values
             if column.nulls:

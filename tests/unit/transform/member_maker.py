@@ -49,6 +49,19 @@ ARB = table(
 )
 
 
+def write_member(folder: Path, content: bytes) -> Path:
+    """A member as the extract stage leaves it."""
+    path = folder / "roll.txt"
+    path.write_bytes(content)
+    return path
+
+
+def quoting(layout: Layout, quote: str = '"') -> Layout:
+    """The layout with a quote character."""
+    object.__setattr__(layout, "quote", quote)
+    return layout
+
+
 def acct(number: int) -> bytes:
     return b"%013d" % number
 
