@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.transform.columns import in_one_piece, no_strings, strings
 from pipeline.transform.lines import Lines, Mask, Octets, Positions
@@ -54,7 +55,7 @@ def cut_delimited(lines: Lines, marks: Marks, count: int, wanted: Mapping[str, i
         if len(order) != len(cells):
             # Every other value of ``cells`` is a field: by rows there, by columns here.
             order = np.arange(0, len(cells), 2, dtype=np.int32).reshape(-1, len(fields)).T.ravel()
-        cut = cells.take(pa.array(order))
+        cut = pc.take(cells, pa.array(order), boundscheck=False)
         height = len(order) // len(fields)
         for column, piece in enumerate(pieces):
             piece.append(cut.slice(column * height, height))

@@ -8,6 +8,7 @@ in ``pipeline.transform.sorting``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 #: Read at once: bounds the memory of a chunk of wide records (9,922 bytes in PACS), whatever its rows.
-BLOCK_BYTES: Final = 16 * 1024 * 1024
+BLOCK_BYTES: Final = 8 * 1024 * 1024
 LF: Final = 10
 CR: Final = 13
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
@@ -97,47 +98,51 @@ def cut_lines(file_path: Path, part: Part | None, chunk_rows: int) -> Iterator[L
         chunk_rows: the most lines in a run.
     """
     offset, number = (0, 1) if part is None else (part.start, part.first_line)
-    for block in _blocks(file_path, offset, None if part is None else part.end):
-        lines = _cut(block, offset, number)
+    for block, end in _blocks(file_path, offset, None if part is None else part.end):
+        lines = _cut(block, end, offset, number)
         for first in range(0, len(lines), chunk_rows):
             yield lines.take(slice(first, first + chunk_rows))
         number += len(lines)
-        offset += len(block)
+        offset += end
+        del block, lines  # before the next block is read
 
 
-def _blocks(file_path: Path, start: int, end: int | None) -> Iterator[bytes]:
-    """The range in blocks that end after a line feed, but for the last; a longer line makes a longer block."""
-    with open(file_path, "rb") as member:
+def _blocks(file_path: Path, start: int, stop: int | None) -> Iterator[tuple[bytes, int]]:
+    """The range in blocks, and for each where its last whole line ends; a longer line makes a longer block.
+
+    The rest of a block is read again with the next one: to copy a block costs more than to read a line twice.
+    """
+    with open(file_path, "rb", buffering=0) as member:
         member.seek(start)
-        pieces: list[bytes] = []
         while True:
-            left = BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - member.tell())
-            piece = member.read(left) if left > 0 else b""
-            if not piece:
-                break
-            cut = piece.rfind(b"\n") + 1
-            if not cut:
-                pieces.append(piece)
-                continue
-            whole = memoryview(piece)
-            pieces, block = [bytes(whole[cut:])], b"".join((*pieces, whole[:cut]))
-            del piece, whole  # two blocks at a time are enough
-            yield block
-        rest = b"".join(pieces)
-        if rest:
-            yield rest
+            pieces: list[bytes] = []
+            end = 0
+            while not end:
+                left = BLOCK_BYTES if stop is None else min(BLOCK_BYTES, stop - member.tell())
+                pieces.append(member.read(left) if left > 0 else b"")
+                if not pieces[-1]:  # what is left is a line without an end
+                    break
+                end = pieces[-1].rfind(b"\n") + 1
+            rest = len(pieces[-1]) - end
+            block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            del pieces
+            if not block:
+                return
+            member.seek(-rest, os.SEEK_CUR)
+            yield block, len(block) - rest
+            del block
 
 
-def _cut(block: bytes, offset: int, number: int) -> Lines:
-    """All lines of a block."""
-    octets = np.frombuffer(block, np.uint8)
+def _cut(block: bytes, stop: int, offset: int, number: int) -> Lines:
+    """All lines of a block up to ``stop``, which is behind a line feed or behind the last line of the part."""
+    octets = np.frombuffer(block, np.uint8, stop)
     ends = np.flatnonzero(octets == LF).astype(np.int64, copy=False)
     starts = np.concatenate((np.zeros(1, np.int64), ends + 1))
-    if len(ends) and ends[-1] == len(block) - 1:
+    if len(ends) and ends[-1] == stop - 1:
         starts = starts[:-1]
     else:
-        ends = np.append(ends, len(block))
-    is_crlf = (ends > starts) & (ends < len(block))
+        ends = np.append(ends, stop)
+    is_crlf = (ends > starts) & (ends < stop)
     is_crlf &= octets[np.maximum(ends - 1, 0)] == CR
     ends = ends - is_crlf
     if number == 1 and block.startswith(_UTF8_MARK):  # a byte order mark is no text of the first field

@@ -101,15 +101,17 @@ def read_delimited(file_path: Path, reading: Reading, part: Part | None, chunk_r
     _is_one_byte(layout.encoding)
     count = len(reading.fields)
     wanted = {field: position for position, field in enumerate(reading.fields) if field is not None}
-    for lines in read_lines(file_path, part, reading, None, chunk_rows):
+
+    def read(lines: Sorted) -> Chunk:
         if not lines.has_quote.any():
             texts = cut_delimited(lines.good, lines.marks, count, wanted, layout.delimiter)
-            yield _chunk(file_path, lines, _finished(texts, lines, layout))
-            continue
+            return _chunk(file_path, lines, _finished(texts, lines, layout))
         plain, quoted = lines.take(~lines.has_quote), lines.take(lines.has_quote)
         texts = _finished(cut_delimited(plain.good, plain.marks, count, wanted, layout.delimiter), plain, layout)
         others, refused = cut_quoted(quoted.good, layout, count, wanted)
-        yield _merged_chunk(file_path, lines, lines.has_quote, texts, others, refused)
+        return _merged_chunk(file_path, lines, lines.has_quote, texts, others, refused)
+
+    return map(read, read_lines(file_path, part, reading, None, chunk_rows))
 
 
 def read_fixed_width(
@@ -132,16 +134,18 @@ def read_fixed_width(
     if width is None:
         raise CatalogError("a fixed-width layout without record_width", "its bytes", "correct the schema file")
     is_one_byte = _is_one_byte(layout.encoding)
-    for lines in read_lines(file_path, part, reading, width, chunk_rows):
+
+    def read(lines: Sorted) -> Chunk:
         if is_one_byte or not lines.has_high.any():
-            yield _chunk(file_path, lines, _finished(cut_fixed(lines.good, width, wanted), lines, layout))
-            continue
+            return _chunk(file_path, lines, _finished(cut_fixed(lines.good, width, wanted), lines, layout))
         plain, others = lines.take(~lines.has_high), lines.take(lines.has_high)
         texts = _finished(cut_fixed(plain.good, width, wanted), plain, layout)
         frame, broken = read_fwf(others.good, wanted, layout.encoding)
         reasons = {"encoding": f"has a field that begins or ends within a character of {layout.encoding}"}
         refused = {row: reasons for row in np.flatnonzero(broken).tolist()}
-        yield _merged_chunk(file_path, lines, lines.has_high, texts, _arrays(frame[~broken]), refused)
+        return _merged_chunk(file_path, lines, lines.has_high, texts, _arrays(frame[~broken]), refused)
+
+    return map(read, read_lines(file_path, part, reading, width, chunk_rows))
 
 
 def _is_one_byte(encoding: str) -> bool:

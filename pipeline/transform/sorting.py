@@ -92,8 +92,8 @@ def read_lines(
         record_width: fixed width: bytes of a record; None: delimited, the fields of ``reading`` count.
         chunk_rows: the most lines in a chunk.
     """
-    for lines in cut_lines(file_path, part, chunk_rows):
-        yield _sort(lines, reading, record_width)
+    # Unlike a loop, map keeps no chunk while the next one is read.
+    return map(lambda lines: _sort(lines, reading, record_width), cut_lines(file_path, part, chunk_rows))
 
 
 def _sort(lines: Lines, reading: Reading, record_width: int | None) -> Sorted:
@@ -102,7 +102,9 @@ def _sort(lines: Lines, reading: Reading, record_width: int | None) -> Sorted:
     is_header = lines.numbers == (reading.header_line or 0)
     is_blank = _blank(lines)
     has_quote = _none(lines)
-    has_high = _none(lines) if lines.block.isascii() else _lines_at(lines, np.flatnonzero(_bytes(lines) >= 128))
+    octets = _bytes(lines)
+    is_ascii = octets.max(initial=0) < 128
+    has_high = _none(lines) if is_ascii else _lines_at(lines, np.flatnonzero(octets >= 128))
     reasons: dict[str, tuple[str, Mask]] = {}
     if record_width is not None:
         marks = Marks(np.empty(0, np.int64), np.zeros(len(lines), np.int64))
@@ -112,7 +114,7 @@ def _sort(lines: Lines, reading: Reading, record_width: int | None) -> Sorted:
     else:
         fields = len(reading.fields)
         if quote := quote_of(layout):
-            has_quote = _lines_at(lines, np.flatnonzero(_bytes(lines) == ord(quote)))
+            has_quote = _lines_at(lines, np.flatnonzero(octets == ord(quote)))
         marks, seen = _mark(lines, layout, fields)
         is_other = (seen != fields) & ~has_quote
         reasons["field_count"] = (f"has another number of fields than {fields}", is_other)

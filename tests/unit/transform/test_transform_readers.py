@@ -2,6 +2,9 @@
 
 import csv
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +27,7 @@ ODD = [b" ", b"  ", b"\t", b"\0", b"\x01", b"\x0b", b"\x1c", b"\x1f", b"\x7f", b
 PIECE = st.sampled_from([*WORDS, *ODD, b"A", b"ab cd"])
 FIELD = st.lists(PIECE, max_size=4).map(b"".join)
 END = st.sampled_from([b"\n", b"\r\n"])
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
@@ -283,6 +286,60 @@ def test_record_beside_a_line_of_ten_megabytes_is_read(tmp_path, monkeypatch):
     assert chunk.texts["t"].to_pylist() == ["a", "b", None, "c"]
     assert chunk.texts["n"].to_pylist()[2] == "y" * 10_000_000
     assert [line.line for line in chunk.refused] == [2]
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from pipeline.catalog.model import Layout
+from pipeline.transform import Reading
+from pipeline.transform.reader import read_delimited, read_fixed_width
+names = tuple(f"c{number}" for number in range(71))
+def read(chunk_rows):
+    if sys.argv[1] == "fixed":
+        positions = {name: (number * 8 + 1, number * 8 + 8) for number, name in enumerate(names)}
+        reading = Reading(Layout("fixed_width", record_width=628), None, names)
+        return sum(chunk.rows for chunk in read_fixed_width(Path(sys.argv[2]), reading, positions, None, chunk_rows))
+    reading = Reading(Layout("delimited"), None, names)
+    return sum(chunk.rows for chunk in read_delimited(Path(sys.argv[2]), reading, None, chunk_rows))
+def resident():  # ru_maxrss begins with what the parent had when it forked
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+import threading, time
+before, peak, done = resident(), 0, False
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, resident())
+        time.sleep(0.002)
+thread = threading.Thread(target=watch)
+thread.start()
+rows = read(20_000)
+done = True
+thread.join()
+print(rows, (peak - before) // 2**20)
+"""
+
+
+@pytest.mark.parametrize("kind", ["fixed", "delimited"])
+def test_chunks_of_20000_rows_and_71_columns_stay_within_120_megabytes(tmp_path, kind):
+    record = b"12345   " * 71 + b" " * 60 if kind == "fixed" else b"\t".join([b"12345678"] * 70 + [b"x"])
+    path = write_member(tmp_path, (record + b"\r\n") * 60_000)
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", PEAK, kind, path], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows, megabytes = map(int, done.stdout.split())
+    assert rows == 60_000
+    assert megabytes <= 120
+
+
+@pytest.mark.parametrize("place", range(40))
+def test_line_of_blanks_but_for_one_byte_is_no_blank_line(tmp_path, place):
+    record = bytearray(b" " * 40)
+    record[place] = ord("x")
+    layout = Layout("fixed_width", record_width=40)
+    path = write_member(tmp_path, bytes(record) + b"\n" + b" " * 40 + b"\n")
+    (chunk,) = read_fixed_width(path, Reading(layout, None, ("a",)), {"a": (1, 40)}, None, 100)
+    assert (chunk.texts["a"].to_pylist(), chunk.blank_lines) == (["x"], 1)
 
 
 def test_empty_member_has_no_chunk_and_a_chunk_without_a_record_has_no_row(tmp_path):
