@@ -1,18 +1,22 @@
 """Typing: exact, total and named; the column-wise path and the record path are one meaning."""
 
+import dataclasses
 import datetime
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from member_maker import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, acct, numeric, table
 
+from pipeline.catalog.meta_schema import STEPS
 from pipeline.catalog.model import Column
 from pipeline.errors import CatalogError
 from pipeline.transform import DataTransformer
-from pipeline.transform.coerce import Refusal, arrow_type, coerce_column, coerce_text
+from pipeline.transform.coerce import Refusal, arrow_type, coerce_column, coerce_text, column_typer
+from pipeline.transform.distinct import MOST_TEXTS
 
 
 def column(column_type, **options):
@@ -52,6 +56,7 @@ def read(text, of):
         (column(INTEGER), "0" * 5000 + "7", 7),
         (column(BIGINT), "        105024", 105024),
         (column(BIGINT), "9223372036854775807", 2**63 - 1),
+        (column(BIGINT), "-9223372036854775808", -(2**63)),
         (ACRES, "0.1148", Decimal("0.1148")),
         (ACRES, ".5", Decimal("0.5000")),
         (ACRES, "-0.00000", Decimal("0")),
@@ -70,6 +75,26 @@ def read(text, of):
         (column(DATE, formats=("%d %b %y",)), "04 Jul 26", datetime.date(2026, 7, 4)),
         (column(BOOLEAN, true_codes=("T", "Y"), false_codes=("F", "N")), " Y", True),
         (column(BOOLEAN, true_codes=("T", "Y"), false_codes=("F", "N")), "F", False),
+        (column(BOOLEAN, true_codes=("Yes", "Y"), false_codes=("No", "\u00d1")), "\u00d1", False),
+        # PACS: zero-padded, blank-padded and literal decimals
+        (column(BIGINT), "00000002833677", 2833677),
+        (column(BIGINT), "0006193.000000", 6193),
+        (column(numeric(14, 2)), "00002986.000000", Decimal("2986.00")),
+        (column(numeric(14, 2)), "0084611.250000", Decimal("84611.25")),
+        (column(numeric(13, 10), implied_decimals=10), "0000005000000000", Decimal("0.5")),
+        (column(numeric(38, 20), implied_decimals=10), "-12345678901", Decimal("-1.2345678901")),
+        (column(numeric(60, 30)), "-123456789012345678901234567890.5", Decimal("-123456789012345678901234567890.5")),
+        (column(numeric(60, 30)), "-5.25", Decimal("-5.25")),
+        (column(numeric(18, 0)), "-999999999999999999", Decimal("-999999999999999999")),
+        (column(numeric(5, 2)), "0000000000000000000000000000001.50", Decimal("1.50")),
+        (column(DATE, formats=("%Y%m%d", "%m%d%Y")), "12311999", datetime.date(1999, 12, 31)),
+        (column(DATE, formats=("%Y-%m-%d",)), "1700-01-01", datetime.date(1700, 1, 1)),
+        (column(DATE, formats=("%Y-%m-%d",)), "2200-12-31", datetime.date(2200, 12, 31)),
+        (column(DATE, formats=("%d.%m.%Y %H", "%d.%m.%Y")), "29.02.2000", datetime.date(2000, 2, 29)),
+        (column(TEXT, controls="blank"), "\x00A\x01B\tC\x1f", "A B C"),
+        (column(TEXT, controls="blank"), "\x00", None),
+        (column(TEXT, controls="blank", nulls=("NONE",)), "\x00NONE", None),
+        (column(TEXT, controls="blank"), "\x7f\x85", "\x7f\x85"),
     ],
 )  # fmt: skip
 def test_text_becomes_exactly_its_value(of, text, value):
@@ -101,6 +126,9 @@ def test_declared_null_is_null(of, text):
         (column(INTEGER), "-2147483649", "out_of_range"),
         (column(BIGINT), "9223372036854775808", "out_of_range"),
         (column(BIGINT), "9" * 5000, "out_of_range"),
+        (column(BIGINT), "-9223372036854775809", "out_of_range"),
+        (column(BIGINT), "-" + "9" * 19, "out_of_range"),
+        (column(BIGINT), "99999999999999999999.0", "out_of_range"),
         (column(INTEGER), "123.50", "not_an_integer"),
         (ACRES, "10000000000", "out_of_range"),
         (ACRES, "9" * 400, "out_of_range"),
@@ -108,6 +136,12 @@ def test_declared_null_is_null(of, text):
         (column(numeric(4, 4)), "1", "out_of_range"),
         (column(numeric(16, 4), implied_decimals=4), "573.9", "literal_point"),
         (column(BIGINT, implied_decimals=2), "12345", "not_an_integer"),
+        (column(numeric(5, 2)), "999.991", "too_many_decimals"),
+        (column(numeric(5, 2)), "-1000.00", "out_of_range"),
+        (column(numeric(13, 10), implied_decimals=10), "10000000000000", "out_of_range"),
+        (column(numeric(18, 9)), "999999999999999999", "out_of_range"),
+        (column(numeric(38, 0)), "9" * 39, "out_of_range"),
+        (column(numeric(38, 19)), "9" * 20, "out_of_range"),
     ],
 )  # fmt: skip
 def test_number_that_the_type_cannot_hold_is_refused_never_bent(of, text, reason):
@@ -131,6 +165,13 @@ def test_number_that_the_type_cannot_hold_is_refused_never_bent(of, text, reason
         ("01/02/2020x", "not_a_date"),
         ("01/02/1699", "out_of_range"),
         ("01/02/3000", "out_of_range"),
+        ("01/00/2020", "not_a_date"),
+        ("00/01/2020", "not_a_date"),
+        ("13/01/2020", "not_a_date"),
+        ("01/32/2020", "not_a_date"),
+        ("99/99/2020", "not_a_date"),
+        ("01/02/-020", "not_a_date"),
+        ("01/02/20:0", "not_a_date"),
     ],
 )
 def test_date_is_exactly_of_its_format_or_refused(text, reason):
@@ -153,7 +194,14 @@ def test_unknown_code_of_a_boolean_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "of", [column(DATE, formats=("%Q",)), column(TEXT, normalize=("shout",)), column(numeric(99, 2))]
+    "of",
+    [
+        column(DATE, formats=("%Q",)),
+        column(DATE, formats=("%m/%d/%m",)),
+        column(TEXT, normalize=("shout",)),
+        column(TEXT, normalize=("zero_pad:0",)),
+        column(numeric(99, 2)),
+    ],
 )
 def test_declaration_that_cannot_be_read_is_refused_before_any_value(of):
     with pytest.raises(CatalogError):
@@ -167,32 +215,162 @@ def test_control_character_in_a_key_quarantines_its_row_alone(transformed):
     assert outcome.report.refused == {"acct:control_character": 1, "owner:control_character": 1}
 
 
+def typed(texts, of, **what_is_known):
+    """A chunk of trimmed texts, typed; what the reader knows of it is found out unless it is stated."""
+    whole = "".join(text or "" for text in texts)
+    known = {"is_ascii": whole.isascii(), "has_controls": any(character < " " for character in whole), **what_is_known}
+    return column_typer(of)(pa.array(texts, pa.string()), **known)
+
+
+def rows_of(masks):
+    return {reason: mask.nonzero()[0].tolist() for reason, mask in masks.items()}
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize("rule", [{}, {"required": True}])
+def test_blanked_control_characters_are_counted_and_the_neighbours_stay(rule):
+    texts = ["A  B", "\x00", None, "B\x00C", "\x02PENDING\x02", "a\tb", "\u00b5\x1f"]
+    blanked = typed(texts, column(TEXT, controls="blank", nulls=("PENDING",), **rule))
+    assert blanked.values.to_pylist() == ["A  B", None, None, "B C", None, "a b", "\u00b5"]
+    assert rows_of(blanked.changed) == {"control_character": [1, 3, 4, 5, 6], "declared": [4]}
+    assert blanked.refusals == {}
+
+
+@pytest.mark.fault(42)
+def test_refused_control_characters_leave_the_neighbours_and_the_tab():
+    refused = typed(["A", "B\x00C", None, "a\tb", "\x1f\u00b5"], column(TEXT, normalize=("upper",)))
+    assert refused.values.to_pylist() == ["A", None, None, "A\tB", None]
+    assert rows_of(refused.refusals) == {"control_character": [1, 4]}
+
+
+@pytest.mark.fault(44)
+def test_refused_values_are_named_row_by_row_and_the_neighbours_stay():
+    texts = ["1", "$1,234.00", None, "-0", "(500)", "Pending", "99999999999", "0012", "1.5", "NaN", "+7"]
+    coerced = typed(texts, column(INTEGER, nulls=("Pending",)))
+    assert coerced.values.to_pylist() == [1, None, None, 0, None, None, None, 12, None, None, 7]
+    assert rows_of(coerced.refusals) == {"not_a_number": [1, 4, 9], "not_an_integer": [8], "out_of_range": [6]}
+    assert rows_of(coerced.changed) == {"declared": [5]}
+
+
+@pytest.mark.fault(45)
+def test_dates_of_any_kind_stand_side_by_side():
+    texts = ["12/30/1899", "04/21/2025", None, "02/30/2024", "12-30-1899", "1/1/2020", "01/01/1600", "12/31/1999"]
+    coerced = typed(texts, column(DATE, formats=("%m/%d/%Y", "%m-%d-%Y"), nulls=("12/30/1899", "00000000")))
+    days = [None, datetime.date(2025, 4, 21), None, None, datetime.date(1899, 12, 30), None, None, datetime.date(1999, 12, 31)]
+    assert coerced.values.to_pylist() == days
+    assert rows_of(coerced.refusals) == {"not_a_date": [3, 5], "out_of_range": [6]}
+    assert rows_of(coerced.changed) == {"declared": [0]}
+
+
+def test_year_out_of_range_is_not_taken_by_a_later_format():
+    of = column(DATE, formats=("%Y%m%d", "%m%Y%d"))  # 10 October 1017, or 10 October 1710
+    assert read("10171010", of) == Refusal("out_of_range")
+
+
+@pytest.mark.parametrize(
+    ("of", "texts", "is_made"),
+    [
+        (column(BIGINT), ["0", "12", None, "x"], True),
+        (column(BIGINT), ["0", "012"], False),
+        (column(BIGINT), ["-5"], False),
+        (column(BIGINT), ["12", "+7"], False),
+        (ACRES, ["0.1796", "1.0200", "12.0000", None, "0.0000", "x.1"], True),
+        (ACRES, ["00.5"], False),
+        (ACRES, [".5"], False),
+        (ACRES, ["-0.0"], False),
+        (ACRES, ["1.5", "10"], False),
+        (ACRES, ["10", "7"], True),
+        (column(numeric(16, 4), implied_decimals=4), ["15000"], False),
+        (column(DATE, formats=("%Y-%m-%d",)), ["2025-01-02", None, "2025-02-30"], True),
+        (MDY, ["01/02/2025"], False),
+        (column(TEXT), ["A", None, "\x00"], True),
+    ],
+)  # fmt: skip
+def test_canonical_text_is_given_where_the_text_is_nearly_it(of, texts, is_made):
+    coerced = typed(texts, of)
+    assert (coerced.canonical is not None) == is_made
+    if is_made:
+        assert coerced.canonical.to_pylist() == [canonical(value) for value in coerced.values.to_pylist()]
+
+
+def test_memory_of_distinct_texts_is_bounded():
+    typer = column_typer(column(INTEGER))
+    texts = [f"+{number}" for number in range(3 * MOST_TEXTS)]
+    for first in range(0, len(texts), 5_000):
+        chunk = texts[first : first + 5_000]
+        values = typer(pa.array(chunk), is_ascii=True, has_controls=False).values
+        assert values.to_pylist() == [int(text) for text in chunk]
+        assert len(typer._values._distinct._known) <= MOST_TEXTS
+
+
+def canonical(value):
+    """What a row hash writes."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, Decimal):
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return str(value)
+
+
 KINDS = st.one_of(
-    st.builds(column, st.just(TEXT), normalize=st.sampled_from([(), ("upper",), ("collapse_blanks", "upper")])),
-    st.builds(column, st.sampled_from([INTEGER, BIGINT]), implied_decimals=st.sampled_from([0, 0, 2])),
+    st.builds(
+        column,
+        st.just(TEXT),
+        normalize=st.lists(
+            st.sampled_from([*STEPS, "zero_pad:5"]), max_size=2, unique=True
+        ).map(tuple),
+        controls=st.sampled_from(["refuse", "blank"]),
+        nulls=st.sampled_from([(), ("\u00b5\u00ff", "T")]),
+    ),
+    st.builds(column, st.sampled_from([INTEGER, BIGINT]), implied_decimals=st.sampled_from([0, 0, 2]), nulls=st.sampled_from([(), ("0",)])),
     st.builds(
         lambda scale, whole, implied: column(numeric(scale + whole, scale), implied_decimals=implied),
-        st.integers(0, 6), st.integers(1, 8), st.sampled_from([0, 0, 3]),
-    ),
+        st.integers(0, 25), st.integers(0, 13), st.sampled_from([0, 0, 3, 18]),
+    ).filter(lambda of: of.type.precision),
     st.just(MDY),
+    st.builds(
+        column,
+        st.just(DATE),
+        formats=st.lists(
+            st.sampled_from(["%m/%d/%Y", "%Y-%m-%d", "%m%d%Y", "%Y%m%d", "%d%m%Y", "%m/%d/%Y %H:%M", "%m/%d/%y", "%Y %m%d"]),
+            min_size=1, max_size=3, unique=True,
+        ).map(tuple),
+    ),
     st.just(column(BOOLEAN, true_codes=("T",), false_codes=("F",))),
+    st.just(column(BOOLEAN, true_codes=("T", "true", "\u00b5\u00ff"), false_codes=("F", "0"))),
 )  # fmt: skip
 POLICIES = st.sampled_from(["quarantine", "null"])
+DAYS = st.builds(
+    lambda day, form: day.strftime(form),
+    st.dates(datetime.date(1000, 1, 1)),
+    st.sampled_from(["%m/%d/%Y", "%Y-%m-%d", "%m%d%Y", "%Y%m%d", "%Y-%m-%d 00:00"]),
+)
 TEXTS = st.one_of(
     st.none(),
     st.text(max_size=6),
-    st.text(" \t+-.0123456789eE", max_size=12),
+    st.text(" \t+-.0123456789eEx", max_size=12),
+    st.text("0123456789", min_size=1, max_size=40),
+    st.text("0123456789.", min_size=1, max_size=24),
+    st.text("AbC'- \t\x00\u00df\u0130", max_size=8),
     st.integers().map(str),
+    st.integers(0, 99999).map(str),
     st.decimals(allow_nan=True, allow_infinity=True, places=3).map(str),
-    st.dates().map(lambda day: day.strftime("%m/%d/%Y")),
-    st.sampled_from(["T", "F", " T ", "12/30/1899", "\u00b5\u00ff", "\ufb01", "a  b\tc"]),
+    st.decimals(-10000, 10000, places=4).map(str),
+    DAYS,
+    DAYS.flatmap(lambda day: st.integers(0, len(day) - 1).map(lambda place: day[:place] + "9" + day[place + 1 :])),
+    st.from_regex(r"[0-9]{5}([ -]?[0-9]{4}|-)?", fullmatch=True),
+    st.from_regex(r"\(?[0-9]{3}[).-]? ?[0-9]{3}[.-]?[0-9]{4}", fullmatch=True),
+    st.sampled_from(["T", "F", " T ", "12/30/1899", "\u00b5\u00ff", "\ufb01", "a  b\tc", "0", "00", "true"]),
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(of=KINDS, policy=POLICIES, texts=st.lists(TEXTS, min_size=1, max_size=12))
 def test_column_path_and_record_path_give_the_same_values_and_refusals(of, policy, texts):
-    of = Column(**{**{name: getattr(of, name) for name in of.__dataclass_fields__}, "on_error": policy})
+    of = dataclasses.replace(of, on_error=policy)
     coerced = coerce_column(pa.array(texts, pa.string()), of)
     transformer = DataTransformer(table(of))
     for row, text in enumerate(texts):
@@ -204,3 +382,34 @@ def test_column_path_and_record_path_give_the_same_values_and_refusals(of, polic
             assert expected == (None if policy == "null" else Refusal(reasons[0]))
         else:
             assert coerced.values[row].as_py() == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(of=KINDS, texts=st.lists(TEXTS, min_size=1, max_size=40), chunk_rows=st.integers(1, 40), is_sliced=st.booleans())
+def test_chunks_do_not_matter_and_every_change_is_named(of, texts, chunk_rows, is_sliced):
+    texts = [(text or "").strip(" \t") or None for text in texts]
+    typer = column_typer(of)
+    for first in range(0, len(texts), chunk_rows):
+        chunk = texts[first : first + chunk_rows]
+        whole = "".join(text or "" for text in chunk)
+        array = pa.array(texts, pa.string())[first : first + chunk_rows] if is_sliced else pa.array(chunk, pa.string())
+        has_controls = any(character < " " for character in whole)
+        coerced = typer(array, is_ascii=whole.isascii(), has_controls=has_controls)
+        expected = [coerce_text(text, of) for text in chunk]
+        values = [None if isinstance(value, Refusal) else value for value in expected]
+        assert coerced.values.to_pylist() == values
+        assert coerced.values.type == arrow_type(of.type)
+        coerced.values.validate(full=True)
+        assert {reason: mask.tolist() for reason, mask in coerced.refusals.items()} == {
+            reason: [value == Refusal(reason) for value in expected]
+            for reason in {value.reason for value in expected if isinstance(value, Refusal)}
+        }
+        is_blanked = [of.controls == "blank" and any(character < " " for character in text or "") for text in chunk]
+        assert coerced.changed.get("control_character", np.zeros(len(chunk), bool)).tolist() == is_blanked
+        is_declared = [
+            ("".join(" " if character < " " else character for character in text or "").strip() if blanked else text) in of.nulls
+            for text, blanked in zip(chunk, is_blanked, strict=True)
+        ]
+        assert coerced.changed.get("declared", np.zeros(len(chunk), bool)).tolist() == is_declared
+        if coerced.canonical is not None:
+            assert coerced.canonical.to_pylist() == [canonical(value) for value in values]
