@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 #: Called by a stage with an event's name and its figures; the observe package turns them into log lines and ledger rows.
 OnEvent = Callable[[str, Mapping[str, Any]], None]
@@ -46,8 +46,12 @@ class Receipt:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read a receipt back."""
-        return cls(**document)
+        """Read a receipt back; TypeError when it is none."""
+        receipt = cls(**document)
+        texts = (receipt.url, receipt.file, receipt.sha256, receipt.fingerprint, receipt.fetched_at)
+        if not (all(isinstance(text, str) for text in texts) and isinstance(receipt.bytes, int)):
+            raise TypeError("a receipt with a value of another kind")
+        return receipt
 
 
 def receipt_path(archive: Path) -> Path:
@@ -150,6 +154,39 @@ class PartReport:
 def read_json(path: Path) -> Any:
     """Read a JSON file (UTF-8)."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+#: What reading one of these files raises when its bytes are not those that were written: no JSON, or JSON of another shape.
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_Document = TypeVar("_Document")
+
+
+def read_if_whole(path: Path, parse: Callable[[Any], _Document], on_event: OnEvent = ignore) -> _Document | None:
+    """Read a JSON file that may be missing or damaged; both mean that what it speaks for is to be made again.
+
+    Args:
+        path: the file.
+        parse: makes of the document what is returned; raises one of ``UNREADABLE`` when it is none.
+        on_event: is told ``state.unreadable`` (path, error) of a file that is there and damaged.
+
+    Returns:
+        What ``parse`` made; None: there is no such file, or it is damaged.
+
+    Raises:
+        OSError: the disk does not read.
+    """
+    try:
+        return parse(read_json(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UNREADABLE as error:
+        on_event("state.unreadable", {"path": str(path), "error": f"{type(error).__name__}: {error}"})
+        return None
+
+
+def read_receipt(path: Path, on_event: OnEvent = ignore) -> Receipt | None:
+    """A receipt; None where there is none that can be read, which costs a download and no more (see :func:`read_if_whole`)."""
+    return read_if_whole(path, Receipt.from_json, on_event)
 
 
 def write_json(path: Path, document: Any) -> None:

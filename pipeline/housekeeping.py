@@ -9,14 +9,14 @@ something above it in the chain is incomplete.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from pipeline.database.engine import transaction
-from pipeline.releases import archive_files
+from pipeline.releases import BAD, FIRST_BAD, archive_files, is_file_of, members_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ select r.archives from etl.release r join (
 """
 
 
-def sweep(engine: Engine, state: Path, source: str, year: int, *, keep: Retention = Retention()) -> int:
+def sweep(
+    engine: Engine, state: Path, source: str, year: int, *, keep: Retention = Retention(), cuts: Mapping[str, str] | None = None
+) -> int:
     """Remove what a current tax year no longer needs; returns the bytes freed.
 
     Args:
@@ -49,6 +51,8 @@ def sweep(engine: Engine, state: Path, source: str, year: int, *, keep: Retentio
         source: the source; the caller holds it.
         year: the tax year; nothing is removed unless it has a current import and nothing of it is being staged.
         keep: the policy.
+        cuts: what is asked of each archive now (``pipeline.extract.wanted.cuts_of``): members and notes of what was asked before go, too,
+            as soon as something was made of this.
     """
     with transaction(engine) as cursor:
         cursor.execute("select state from etl.import where source = %s and tax_year = %s", [source, year])
@@ -57,28 +61,32 @@ def sweep(engine: Engine, state: Path, source: str, year: int, *, keep: Retentio
         releases: list[dict[str, str]] = [row[0] for row in cursor.fetchall()]
     if "published" not in states or "staging" in states or not releases:
         return 0
-    freed = _remove(state / "parts" / source / str(year), set())
-    members = {f"{archive}-{fingerprint}" for release in releases[: keep.members] for archive, fingerprint in release.items()}
-    # What is written down of bad archives is what later runs say of the current release.
-    notes = {f"{archive}-{fingerprint}" for archive, fingerprint in releases[0].items()}
-    freed += _remove(state / "members" / source / str(year), members, notes)
     archives = {
         name
         for release in releases[: max(keep.archives, 1)]
         for archive, fingerprint in release.items()
         for name in archive_files(archive, fingerprint)
     }
-    return freed + _remove(state / "archives" / source / str(year), archives)
+
+    folder = state / "members" / source / str(year)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    speaking = [
+        {name for archive, identity in release.items() for name in members_of(there, archive, identity, (cuts or {}).get(archive))}
+        for release in releases
+    ]
+    # What is written down of bad archives is what later runs say of the current release, of that one only.
+    members = {name for name in speaking[0] if name.endswith((BAD, FIRST_BAD))}
+    members |= {name for names in speaking[: keep.members] for name in names if not name.endswith((BAD, FIRST_BAD))}
+    freed = _remove(state / "parts" / source / str(year), lambda name: False)
+    freed += _remove(folder, members.__contains__)
+    return freed + _remove(state / "archives" / source / str(year), lambda name: any(is_file_of(name, archive) for archive in archives))
 
 
-def _remove(folder: Path, kept: set[str], notes: Collection[str] = ()) -> int:
-    """Remove everything in a folder whose name does not begin with one of these; returns the bytes freed.
-
-    Notes of bad archives (``*bad.json``) stay also where their names begin with one of ``notes``.
-    """
+def _remove(folder: Path, is_kept: Callable[[str], bool]) -> int:
+    """Remove everything in a folder whose name is not kept; returns the bytes freed."""
     freed = 0
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if any(path.name.startswith(name) for name in (*kept, *(notes if path.name.endswith("bad.json") else ()))):
+        if is_kept(path.name):
             continue
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         freed += sum(file.stat().st_size for file in files)

@@ -17,6 +17,7 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.runs import FailedAttempt
+from pipeline.extract.wanted import cuts_of
 from pipeline.handoff import read_json
 from pipeline.releases import Release, probe_path, read_stand_ins
 from pipeline.settings import Settings, find_source
@@ -117,9 +118,10 @@ def _stand_ins(settings: Settings, source: str, year: int, probe: Mapping[str, A
     if probe is None:
         return []
     release = Release.read(settings.state, source, year, probe["release"])
+    cuts = cuts_of(find_source(source), year, settings.part_bytes)
     return [
         f"{archive} is bad, and {stand_in}: {message}"
-        for archive, (stand_in, message) in sorted(read_stand_ins(settings.state, release).items())
+        for archive, (stand_in, message) in sorted(read_stand_ins(settings.state, release, cuts=cuts).items())
     ]
 
 

@@ -8,15 +8,19 @@ next probe gives them an identity of their own, so that they make a release like
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import ConfigurationError
-from pipeline.handoff import read_json, write_json
+from pipeline.errors import ConfigurationError, DiskError
+from pipeline.handoff import UNREADABLE, read_json, write_json
 
 #: ``as_of`` in file names: sorts by time, and stands in no shell's way.
 AS_OF_FORMAT = "%Y-%m-%dT%H%M%SZ"
@@ -70,6 +74,33 @@ def archive_files(archive: str, fingerprint: str) -> set[str]:
     return found | ({archive_file(archive, identity.fallback, is_fallback=True)} if identity.fallback else set())
 
 
+def is_file_of(name: str, archive: str) -> bool:
+    """Whether a file is a downloaded archive of this name (see :func:`archive_file`), or its receipt, a note of it, its part."""
+    return re.fullmatch(rf"{re.escape(archive)}(\.[a-z-]+)*", name) is not None
+
+
+#: Behind the name of a folder of members: the archive is bad and what is live stays; it is bad and its fallback stands in.
+BAD, FIRST_BAD = ".bad.json", ".first-bad.json"
+
+
+def members_of(names: Iterable[str], archive: str, fingerprint: str, cut: str | None = None) -> set[str]:
+    """Those of the names below ``var/members/<source>/<year>`` that speak for an archive of a release: folders of members, and notes.
+
+    Args:
+        names: all that are there.
+        archive: the archive's name.
+        fingerprint: its identity in the release.
+        cut: what is asked of it now. What was asked before, without a member's new alias, say, counts only as long as nothing was made of
+            this: a release that is current is not extracted anew for another limit or part size. None: whatever was asked.
+    """
+    found = {}
+    for name in names:
+        before, _, asked = name.removesuffix(FIRST_BAD).removesuffix(BAD).rpartition("-")
+        if before == f"{archive}-{fingerprint}":
+            found[name] = asked
+    return {name for name, asked in found.items() if asked == cut} or set(found)
+
+
 def probe_path(state: Path, source: str, year: int, as_of: dt.datetime) -> Path:
     """Where the probe of a run's instant (UTC) is written."""
     return state / "releases" / source / str(year) / f"{as_of.strftime(AS_OF_FORMAT)}.json"
@@ -118,22 +149,52 @@ class Release:
         return cls(**read_json(path))
 
 
-def read_stand_ins(state: Path, release: Release) -> dict[str, tuple[str, str]]:
+def last_offered(state: Path, source: str, year: int) -> Release | None:
+    """The release of a tax year that the newest probe saw which saw one; None: none did.
+
+    Raises:
+        DiskError: a probe's file cannot be read: nobody knows then what was offered last.
+    """
+    # The year asked for names the folder, the file's name the instant; a policy may have taken an earlier year.
+    for path in sorted((state / "releases" / source).glob("*/*Z.json"), key=lambda path: path.name, reverse=True):
+        try:
+            seen = read_json(path)
+            if seen["release"] is not None and seen["tax_year"] == year:
+                return Release.read(state, source, year, seen["release"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DiskError(f"{path} cannot be read ({error})", "what a probe saw", "remove the file; run again") from error
+    return None
+
+
+def read_stand_ins(state: Path, release: Release, *, cuts: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
     """What stands in for the archives of a release that are bad: ``{archive: (what stands in, why it is bad)}``.
 
     The extraction's own notes say it; see ``pipeline.targets.MembersTarget``.
+
+    Args:
+        state: the state folder.
+        release: the release.
+        cuts: what is asked of each archive now, see :func:`members_of`; ``pipeline.extract.wanted.cuts_of`` has it.
     """
     found = {}
     folder = state / "members" / release.source / str(release.year)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     for archive, fingerprint in release.fingerprints.items():
-        start = f"{archive}-{fingerprint}-"
-        for path in sorted(folder.glob("*bad.json")):
-            if path.name.startswith(start):
-
-                stand_in = "its fallback stands in" if path.name.endswith(".first-bad.json") else "the last good one stands in"
-                if archive not in found or stand_in.startswith("the last"):
-                    found[archive] = (stand_in, str(read_json(path)["message"]))
+        ours = sorted(members_of(names, archive, fingerprint, (cuts or {}).get(archive)))
+        # That both are bad was found out last.
+        for end, stand_in in ((BAD, "the last good one stands in"), (FIRST_BAD, "its fallback stands in")):
+            notes = [name for name in ours if name.endswith(end)]
+            if notes:
+                found[archive] = (stand_in, _message(folder / notes[0]))
+                break
     return found
+
+
+def _message(note: Path) -> str:
+    try:
+        return str(read_json(note)["message"])
+    except UNREADABLE:
+        return f"the note {note.name}, which says why, cannot be read"
 
 
 EDITION_DIGITS = 8
@@ -158,7 +219,22 @@ def with_editions(state: Path, source: str, year: int, fingerprints: Mapping[str
 
 def note_altered(state: Path, source: str, year: int, file: str, sha256: str) -> None:
     """Note that other bytes came under the validators of this file (see :func:`archive_file`; without an edition)."""
-    write_json(_altered_path(state, source, year), _altered(state, source, year) | {file: sha256})
+    path = _altered_path(state, source, year)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two archives may be found altered by two processes at once: neither's note is to be lost in the other's.
+    with _locked(path.parent):
+        write_json(path, _altered(state, source, year) | {file: sha256})
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone; the lock ends with its process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _altered(state: Path, source: str, year: int) -> dict[str, str]:

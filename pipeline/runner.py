@@ -28,11 +28,12 @@ from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
 from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError
+from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
-from pipeline.settings import Settings, chosen_syncs
+from pipeline.settings import Settings, chosen_syncs, find_source
 from pipeline.terminal import progress_bars
 
 STOP_TIMEOUT_S = 10.0
@@ -135,7 +136,8 @@ def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
             ledger.lock_source_year(cursor, sync.source, sync.year)
             ledger.abandon_staging(cursor, sync.source, sync.year)
         keep = Retention(settings.kept_archives, settings.kept_members)
-        if freed := sweep(engine, settings.state, sync.source, sync.year, keep=keep):
+        cuts = cuts_of(find_source(sync.source), sync.year, settings.part_bytes)
+        if freed := sweep(engine, settings.state, sync.source, sync.year, keep=keep, cuts=cuts):
             log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
     except (OSError, DatabaseUnavailable) as error:
         logger.warning("run.not_swept source=%s year=%s error=%s", sync.source, sync.year, ascii(str(error)))

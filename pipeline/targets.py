@@ -17,7 +17,9 @@ from sqlalchemy import Engine
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
-from pipeline.handoff import Manifest, Receipt, read_json, receipt_path
+from pipeline.handoff import Manifest, OnEvent, Receipt, ignore, read_if_whole, read_json, receipt_path
+from pipeline.handoff import read_receipt as read_receipt
+from pipeline.releases import BAD, FIRST_BAD
 
 
 class FileTarget(luigi.Target):
@@ -57,9 +59,13 @@ class Refusal:
     message: str
 
     @classmethod
-    def read(cls, path: Path) -> Refusal | None:
-        """What is written down there; None: nothing."""
-        return cls(**read_json(path)) if path.is_file() else None
+    def read(cls, path: Path, on_event: OnEvent = ignore) -> Refusal | None:
+        """What is written down there; None: nothing, or nothing that can be read, which ``on_event`` is told."""
+        return read_if_whole(path, cls._of, on_event)
+
+    @classmethod
+    def _of(cls, document: Any) -> Refusal:
+        return cls(str(document["code"]), str(document["message"]))
 
     def __str__(self) -> str:
         return self.message
@@ -68,13 +74,15 @@ class Refusal:
 class MembersTarget(FolderTarget):
     """The extracted members of an archive and their manifest.
 
-    ``bad`` is where it is written down that the archive is bad and what is live stays; ``first_bad`` that a fallback stands in.
+    ``bad`` is where it is written down that the archive is bad and what is live stays; ``first_bad`` that a fallback stands in. A manifest
+    or a note that is damaged counts as none, so that it is made again; ``on_event`` is told.
     """
 
-    def __init__(self, path: Path, *, may_be_bad: bool = False) -> None:
+    def __init__(self, path: Path, *, may_be_bad: bool = False, on_event: OnEvent = ignore) -> None:
         super().__init__(path)
-        self.bad, self.first_bad = path.with_name(f"{path.name}.bad.json"), path.with_name(f"{path.name}.first-bad.json")
+        self.bad, self.first_bad = path.with_name(f"{path.name}{BAD}"), path.with_name(f"{path.name}{FIRST_BAD}")
         self.may_be_bad = may_be_bad
+        self._on_event = on_event
 
     def exists(self) -> bool:
         """Whether the members are there, or the archive may be bad and is."""
@@ -82,13 +90,16 @@ class MembersTarget(FolderTarget):
 
     def refusal(self) -> Refusal | None:
         """Why there are no members; None: there are, or there must be."""
-        return Refusal.read(self.bad) if self.may_be_bad and not self.is_there() else None
+        return Refusal.read(self.bad, self._on_event) if self.may_be_bad and not self.is_there() else None
+
+    def first_refusal(self) -> Refusal | None:
+        """Why a fallback stands in; None: it does not, or not yet."""
+        return Refusal.read(self.first_bad, self._on_event)
 
     def is_there(self) -> bool:
         """Whether the manifest is there and every member has the size that it states."""
-        if not (self.path / "manifest.json").is_file():
-            return False
-        return all(_has_size(self.path / member.file, member.bytes) for member in self.manifest().members)
+        manifest = read_if_whole(self.path / "manifest.json", Manifest.from_json, self._on_event)
+        return manifest is not None and all(_has_size(self.path / member.file, member.bytes) for member in manifest.members)
 
     def manifest(self) -> Manifest:
         """What was extracted."""
@@ -107,13 +118,15 @@ class ArchiveTarget(luigi.Target):
     """A downloaded archive and its receipt, which is written after the archive has its name.
 
     ``bad`` is where it is written down that the archive is bad, when something stands in for it: that, too, is an end.
-    ``distrusted`` is a receipt that no longer counts, kept to compare the next download with.
+    ``distrusted`` is a receipt that no longer counts, kept to compare the next download with. A receipt or a note that is damaged
+    counts as none; ``on_event`` is told.
     """
 
-    def __init__(self, path: Path, *, may_be_bad: bool = False) -> None:
+    def __init__(self, path: Path, *, may_be_bad: bool = False, on_event: OnEvent = ignore) -> None:
         self.path, self.receipt = path, receipt_path(path)
         self.bad, self.distrusted = path.with_name(f"{path.name}.bad.json"), path.with_name(f"{path.name}.distrusted.json")
         self.may_be_bad = may_be_bad
+        self._on_event = on_event
 
     def exists(self) -> bool:
         """Whether the receipt is there and the archive has the size that it states, or it may be bad and is."""
@@ -121,12 +134,12 @@ class ArchiveTarget(luigi.Target):
 
     def is_there(self) -> bool:
         """Whether the receipt is there and the archive has the size that it states."""
-        receipt = read_receipt(self.receipt)
+        receipt = read_receipt(self.receipt, self._on_event)
         return receipt is not None and _has_size(self.path, receipt.bytes)
 
     def refusal(self) -> Refusal | None:
         """Why the archive is bad; None: it is not, or nothing may stand in for it."""
-        return Refusal.read(self.bad) if self.may_be_bad and not self.is_there() else None
+        return Refusal.read(self.bad, self._on_event) if self.may_be_bad and not self.is_there() else None
 
     def read(self) -> Receipt:
         """The receipt."""
@@ -182,11 +195,3 @@ class MarkerTarget(luigi.Target):
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def read_receipt(path: Path) -> Receipt | None:
-    """A receipt, or None where there is none or none that can be read: the archive is then fetched again."""
-    try:
-        return Receipt.from_json(read_json(path))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None

@@ -23,8 +23,9 @@ from pipeline.catalog.recipe import layout_recipe
 from pipeline.database.engine import connect, translated
 from pipeline.errors import ArchiveError, ChecksumMismatch, DiskError, VerifyFailed
 from pipeline.extract import ExtractManager
+from pipeline.extract.archive import reading
 from pipeline.extract.manager import archive_sha256
-from pipeline.handoff import Receipt, read_json
+from pipeline.handoff import read_json, read_receipt
 from pipeline.load.relations import Relations, names
 from pipeline.releases import archive_files
 from pipeline.transform.coerce import arrow_type
@@ -103,7 +104,8 @@ def _archives(extracts: ExtractManager, state: Path, source: Source, year: int) 
 
 def _archive(extracts: ExtractManager, document: Path, name: str) -> Checked:
     path = document.with_name(document.name.removesuffix(RECEIPT))
-    receipt = _receipt(document)
+    with reading(document.name):
+        receipt = read_receipt(document)
     if receipt is None:
         return Checked("archive", name, 0, ("its receipt cannot be read",))
     try:
@@ -119,14 +121,6 @@ def _archive(extracts: ExtractManager, document: Path, name: str) -> Checked:
         # It is what was downloaded: the damage is the publisher's, and the extraction has judged it.
         return Checked("archive", name, size, note=f"as it was downloaded, but {error.seen}")
     return Checked("archive", name, size, note=f"{report.kind}, {report.members} members with {report.bytes:,} bytes")
-
-
-def _receipt(document: Path) -> Receipt | None:
-    """The receipt; None when there is none, or none that can be read."""
-    try:
-        return Receipt.from_json(read_json(document))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _members(extracts: ExtractManager, state: Path, source: Source, year: int) -> Iterator[Checked]:
@@ -160,7 +154,8 @@ def _stated_sha256(archives: Path, source: Source, folder: str) -> list[str]:
         if identity.startswith(f"{archive.name}-")
         for file in archive_files(archive.name, identity.removeprefix(f"{archive.name}-"))
     }
-    receipts = [_receipt(archives / f"{file}{RECEIPT}") for file in sorted(files)]
+    with reading(folder):
+        receipts = [read_receipt(archives / f"{file}{RECEIPT}") for file in sorted(files)]
     return [receipt.sha256 for receipt in receipts if receipt]
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Measure speed and memory as ratios, side by side, and say whether each keeps its target.
 
-``bench.py SUITE [--rounds N] [--json FILE]``; ``bench.py --list`` names the suites. A round measures both sides of every ratio one
+``bench.py SUITE [--rounds N] [--json FILE]``, and ``--rows N`` or ``--big`` for a suite that takes them; ``bench.py --list`` names the
+suites. A round measures both sides of every ratio one
 after the other, in turns the one and the other first, so that what else the machine does hits both alike; a figure is the median of
 its rounds. Each figure is one line: name, median, range, target, ``met`` or ``SHORT``. Lines that begin with ``#`` are the absolute
 values behind the ratios: they hold for this machine and this moment only, and have no target. Exit code 0: all targets are met; 1:
-one falls short; 2: the command line is wrong. A suite is a function in a file ``bench_*.py`` beside this one; see docs/benchmarks.md.
+one falls short; 2: the command line is wrong. A suite is a function in a file ``bench_*.py`` beside this one; see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -17,26 +18,40 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 SCRIPTS = Path(__file__).resolve().parent
 
-#: One round: takes its number (from 0) and an empty folder of its own, gives a value by name. Names that the suite declares
-#: as targets are figures; others must end in their unit (``_s``, ``_mb``) and are shown as the absolute values behind them.
-Measure = Callable[[int, Path], Mapping[str, float]]
+#: One round: takes its number (from 0), an empty folder of its own and the suite's options by name, gives a value by name. Names that
+#: the suite declares as targets are figures; others must end in their unit (``_s``, ``_mb``) and are shown as the absolute values
+#: behind them.
+Measure = Callable[..., Mapping[str, float]]
 UNITS = ("_s", "_mb")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure is held to: its median must be at most, or at least, ``limit``."""
+    """What a figure is held to: its median must be at most, or at least, ``limit``.
+
+    ``only_with`` names an option of the suite without which it is not measured.
+    """
 
     name: str
     limit: float
     bound: Literal["at most", "at least"] = "at most"
     doc: str = ""
+    only_with: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a suite: ``--<name>`` with a whole number from 1, or a switch where ``default`` is False."""
+
+    name: str
+    default: int | bool
+    doc: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,11 @@ class Suite:
     doc: str
     targets: tuple[Target, ...]
     measure: Measure
+    options: tuple[Option, ...] = ()
+
+    def measured_with(self, options: Mapping[str, int | bool]) -> Suite:
+        """The suite with the targets that are measured under these options."""
+        return replace(self, targets=tuple(target for target in self.targets if not target.only_with or options[target.only_with]))
 
 
 @dataclass(frozen=True)
@@ -76,8 +96,10 @@ class Figure:
 SUITES: dict[str, Suite] = {}
 
 
-def suite(name: str, *targets: Target) -> Callable[[Measure], Measure]:
+def suite(name: str, *targets: Target, options: Sequence[Option] = ()) -> Callable[[Measure], Measure]:
     """Register the decorated function as a suite; its docstring's first line is what ``--list`` shows.
+
+    ``options`` reach the function as keywords.
 
     Raises:
         ValueError: the name is taken, there is no target, or two targets have one name.
@@ -87,13 +109,15 @@ def suite(name: str, *targets: Target) -> Callable[[Measure], Measure]:
         names = [target.name for target in targets]
         if name in SUITES or not names or len(set(names)) != len(names):
             raise ValueError(f"suite {name!r} with the targets {names}: taken, empty or not unique")
-        SUITES[name] = Suite(name, (measure.__doc__ or "").strip().split("\n", 1)[0], targets, measure)
+        SUITES[name] = Suite(name, (measure.__doc__ or "").strip().split("\n", 1)[0], targets, measure, tuple(options))
         return measure
 
     return register
 
 
-def run_suite(chosen: Suite, rounds: int, tell: Callable[[str], None]) -> tuple[list[Figure], dict[str, list[float]]]:
+def run_suite(
+    chosen: Suite, rounds: int, tell: Callable[[str], None], options: Mapping[str, int | bool] | None = None
+) -> tuple[list[Figure], dict[str, list[float]]]:
     """Measure a suite; returns its figures in the order of its targets, and the absolute values by name.
 
     Raises:
@@ -103,7 +127,7 @@ def run_suite(chosen: Suite, rounds: int, tell: Callable[[str], None]) -> tuple[
     for number in range(rounds):
         tell(f"# round {number + 1} of {rounds}")
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            measured.append(chosen.measure(number, Path(folder)))
+            measured.append(chosen.measure(number, Path(folder), **(options or {})))
     declared = {target.name for target in chosen.targets}
     names = set(measured[0])
     for values in measured:
@@ -125,11 +149,14 @@ def report(chosen: Suite, figures: Sequence[Figure], absolute: Mapping[str, Sequ
     return [*lines, f"# {chosen.name}: {len(figures)} figures, {short} short"]
 
 
-def document(chosen: Suite, figures: Sequence[Figure], absolute: Mapping[str, Sequence[float]]) -> dict[str, object]:
+def document(
+    chosen: Suite, figures: Sequence[Figure], absolute: Mapping[str, Sequence[float]], options: Mapping[str, int | bool]
+) -> dict[str, object]:
     """The result as ``--json`` writes it."""
     return {
         "suite": chosen.name,
         "rounds": len(figures[0].values),
+        "options": dict(options),
         "met": all(figure.is_met for figure in figures),
         "figures": [
             {**asdict(figure.target), "median": figure.median, "values": list(figure.values), "met": figure.is_met} for figure in figures
@@ -146,10 +173,22 @@ def load_suites() -> None:
 
 
 def positive(text: str) -> int:
-    """A number of rounds."""
+    """A number of rounds or rows."""
     if int(text) < 1:
         raise ValueError
     return int(text)
+
+
+def _options(parser: argparse.ArgumentParser, chosen: Suite, given: argparse.Namespace) -> dict[str, int | bool]:
+    """The suite's options; one that is given and not the suite's is refused."""
+    own = {option.name: option.default for option in chosen.options}
+    for name in {option.name for known in SUITES.values() for option in known.options}:
+        if (value := getattr(given, name)) is None:
+            continue
+        if name not in own:
+            parser.error(f"{chosen.name} takes no --{name}")
+        own[name] = value
+    return own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,20 +199,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=5, help="the median of so many counts (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures of every round")
     parser.add_argument("--list", action="store_true", help="name the suites and their targets")
+    for option in {option.name: option for known in SUITES.values() for option in known.options}.values():
+        kind = {"action": "store_true"} if option.default is False else {"type": positive}
+        parser.add_argument(f"--{option.name}", default=None, help=option.doc, **kind)
     given = parser.parse_args(arguments)
     if given.list:
         for known in SUITES.values():
             print(f"{known.name}: {known.doc}")
             for target in known.targets:
-                print(f"  {target.name}: {target.bound} {target.limit:.2f}. {target.doc}")
+                condition = f" (--{target.only_with})" if target.only_with else ""
+                print(f"  {target.name}: {target.bound} {target.limit:.2f}. {target.doc}{condition}")
         return 0
     if given.suite is None:
         parser.error("name a suite, or ask for --list")
-    chosen = SUITES[given.suite]
-    figures, absolute = run_suite(chosen, given.rounds, lambda line: print(line, file=sys.stderr))
+    options = _options(parser, SUITES[given.suite], given)
+    chosen = SUITES[given.suite].measured_with(options)
+    figures, absolute = run_suite(chosen, given.rounds, lambda line: print(line, file=sys.stderr), options)
     print("\n".join(report(chosen, figures, absolute)))
     if given.json:
-        given.json.write_text(json.dumps(document(chosen, figures, absolute), indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(document(chosen, figures, absolute, options), indent=1) + "\n", encoding="utf-8")
     return 0 if all(figure.is_met for figure in figures) else 1
 
 

@@ -26,18 +26,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-import bench
 from bench import Target, suite
-from bench_stages import side_by_side
+from county_member import County
+from county_shapes import REAL_ACCT
+from measuring import Worker, peak_mb, serve, side_by_side
 
 TOOLS = ("curl", "sha256sum", "sync", "unzip")
 DOWNLOAD_BYTES = 1 << 30
 ARCHIVE_BYTES = 200 << 20
 MEMORY_MB = 60.0
 LINES = 100_000
-STREETS = ("MAIN ST", "OAK LN", "WESTHEIMER RD", "LA BRANCH ST", "MEMORIAL DR", "BISSONNET ST")
-PATHS = [str(bench.SCRIPTS), str(bench.SCRIPTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
 
 
 @suite(
@@ -59,7 +57,7 @@ def _download(number: int, folder: Path) -> dict[str, float]:
     with _served(_big_file()) as url:
 
         def ours(turn: int) -> None:
-            grown.append(child.run())
+            grown.append(child.run()["grown_mb"])
 
         def theirs(turn: int) -> None:
             path = folder / "theirs"
@@ -67,7 +65,7 @@ def _download(number: int, folder: Path) -> dict[str, float]:
             subprocess.run(["sha256sum", path], check=True, stdout=subprocess.DEVNULL)
             subprocess.run(["sync", path], check=True)
 
-        with Ours("download", url, folder / "ours") as child:
+        with Worker(__file__, "download", url, str(folder / "ours")) as child:
             ours_s, theirs_s = side_by_side(number, ours, theirs)
     _forget(folder / "ours", folder / "theirs")
     return {
@@ -84,8 +82,8 @@ def _extract(number: int, folder: Path) -> dict[str, float]:
     def theirs(turn: int) -> None:
         subprocess.run(["unzip", "-q", "-o", archive, "-d", folder / "unzipped"], check=True)
 
-    with Ours("extract", str(archive), folder / "members") as child:
-        ours_s, theirs_s = side_by_side(number, lambda turn: grown.append(child.run()), theirs)
+    with Worker(__file__, "extract", str(archive), str(folder / "members")) as child:
+        ours_s, theirs_s = side_by_side(number, lambda turn: grown.append(child.run()["grown_mb"]), theirs)
     _forget(folder / "members", folder / "unzipped")
     return {
         "extract / unzip": ours_s / theirs_s,
@@ -102,43 +100,6 @@ def _forget(*paths: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     os.sync()
-
-
-class Ours:
-    """A process that has imported one of our stages and does its work once, when asked.
-
-    Args:
-        work: ``download`` or ``extract``.
-        source: a URL, or an archive's path.
-        destination: what to make.
-    """
-
-    def __init__(self, work: str, source: str, destination: Path) -> None:
-        program = [sys.executable, __file__, work, source, str(destination)]
-        self._process = subprocess.Popen(program, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> Ours:
-        """Wait until it is ready."""
-        self._expect("ready")
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        """See it end."""
-        self._process.communicate()
-
-    def run(self) -> float:
-        """Do the work; returns by how many MB the peak of its memory grew."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        return float(self._expect("done"))
-
-    def _expect(self, word: str) -> str:
-        assert self._process.stdout is not None
-        said, _, rest = self._process.stdout.readline().partition(" ")
-        if said.strip() != word:
-            raise RuntimeError(f"the measured process did not say {word!r} but {said!r}, and ended with {self._process.wait()}")
-        return rest
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -187,7 +148,7 @@ def _big_file() -> Path:
 def _roll_zip() -> Path:
     """A zip of 200 MB: roll-like text, as zlib deflates it at the level that zip programs use, repeated until it is long enough."""
     path = Path(_shared().name) / "roll.zip"
-    text = b"".join(_lines())
+    text = b"".join(County(REAL_ACCT, LINES).blocks())
     deflating = zlib.compressobj(6, zlib.DEFLATED, -15)
     piece = deflating.compress(text) + deflating.flush(zlib.Z_FULL_FLUSH)
     count = ARCHIVE_BYTES // len(piece)
@@ -195,18 +156,6 @@ def _roll_zip() -> Path:
     _write_zip(path, [*itertools.repeat(piece, count), end], [text] * count, method=8)
     os.sync()
     return path
-
-
-def _lines() -> Iterator[bytes]:
-    """Lines as HCAD's real_acct.txt has them: an account, a year, names, an address, values, flags and empty fields."""
-    chance = random.Random(2)
-    for _ in range(LINES):
-        owner, place = f"{chance.choice(STREETS)} {chance.randrange(10_000)} LLC", f"{chance.randrange(1, 9_999)} {chance.choice(STREETS)}"
-        values = [chance.randrange(5_000_000) for _ in range(6)]
-        yield (
-            f"{chance.randrange(10**12):013d}\t2025\t{owner}\t{place}\t\tHOUSTON\tTX\t77{chance.randrange(1000):03d}\t\tN\t"
-            f"{values[0]}\t{values[1]}\t{values[2]}\t{values[3]}\t{values[4]}\t{values[5]}\tA1\t{chance.random():.4f}\t\t\t0\t0\tN\tY\r\n"
-        ).encode()
 
 
 def _write_zip(path: Path, pieces: list[bytes], contents: list[bytes], *, method: int) -> None:
@@ -223,12 +172,6 @@ def _write_zip(path: Path, pieces: list[bytes], contents: list[bytes], *, method
         out.write(directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), start, 0))
 
 
-def _peak_mb() -> float:
-    """Peak resident memory of this process so far, MB: Linux' VmHWM."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
 def _work(work: str, source: str, destination: Path) -> None:
     """What the measured process does: import, say so, wait, work, say by how much its memory grew."""
     from pipeline.catalog.source_parts import DEFAULT_LIMITS
@@ -237,14 +180,16 @@ def _work(work: str, source: str, destination: Path) -> None:
 
     downloads = DownloadManager(allow_addresses=("127.0.0.0/8",))
     extracts = ExtractManager(limits=DEFAULT_LIMITS)
-    before_mb = _peak_mb()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    if work == "download":
-        downloads.download_file(source, destination)
-    else:
-        extracts.extract_archive(Path(source), destination, members=[WantedMember("real_acct.txt")])
-    print("done", _peak_mb() - before_mb, flush=True)
+    before_mb = peak_mb()
+
+    def run() -> dict[str, float]:
+        if work == "download":
+            downloads.download_file(source, destination)
+        else:
+            extracts.extract_archive(Path(source), destination, members=[WantedMember("real_acct.txt")])
+        return {"grown_mb": peak_mb() - before_mb}
+
+    serve(run)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ import csv
 import os
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import bench
 import pandas as pd
 from bench import Target, suite
+from measuring import peak_mb, seconds, side_by_side
 from sqlalchemy import Engine
 
 from pipeline import services
@@ -83,32 +82,12 @@ def stages(number: int, folder: Path) -> dict[str, float]:
     return figures
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds that a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def _output(program: list[str], environment: Mapping[str, str]) -> str:
     """Run a program from the checkout and return what it printed; a failure shows what it said."""
     done = subprocess.run(program, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(program)} ended with {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
-
-
-def side_by_side(number: int, ours: Callable[[int], object], floor: Callable[[int], object], times: int = 1) -> tuple[float, float]:
-    """Seconds of both sides in all; each is called with 0, 1, ... ``times`` - 1, in turns, and each second turn begins with the floor."""
-    ours_s = floor_s = 0.0
-    for turn in range(times):
-        if (number + turn) % 2 == 0:
-            ours_s += seconds(partial(ours, turn))
-            floor_s += seconds(partial(floor, turn))
-        else:
-            floor_s += seconds(partial(floor, turn))
-            ours_s += seconds(partial(ours, turn))
-    return ours_s, floor_s
 
 
 @contextmanager
@@ -243,14 +222,8 @@ def load(engine: Engine, extracted: Extracted, folder: Path, release: str) -> No
     loads.publish(key, source)
 
 
-def _peak_mb() -> float:
-    """Peak resident memory of this process so far, MB: Linux' VmHWM, because ru_maxrss starts at the parent's peak."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
 if __name__ == "__main__":
     ready = extract(Path(sys.argv[1]) / "members", int(sys.argv[2]))
-    peak_before_mb = _peak_mb()
+    peak_before_mb = peak_mb()
     transform(ready, 0, Path(sys.argv[1]) / "part")
-    print(peak_before_mb, _peak_mb())
+    print(peak_before_mb, peak_mb())

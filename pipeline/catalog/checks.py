@@ -83,8 +83,8 @@ def check_column(file: TomlFile, column: Column) -> None:
 
 def _check_policies(file: TomlFile, where: KeyPath, column: Column) -> None:
     """What happens to a wrong value can happen to it, and a column that is made from others is not read as well."""
-    if column.on_error == "truncate" and (column.type.kind != "text" or "maxlength" not in column.rules):
-        raise file.error((*where, "on_error"), '"truncate"', "a text with maxlength, which it is cut to")
+    if column.on_error == "truncate" and (column.type.kind != "text" or not column.rules.get("maxlength")):
+        raise file.error((*where, "on_error"), '"truncate"', "a text with maxlength of 1 or more, which it is cut to")
     if column.controls != "refuse" and column.type.kind != "text":
         raise file.error((*where, "controls"), f"{column.controls!r} on a {column.type.kind}", 'type = "text"')
     if not column.nullable and column.on_error == "null":

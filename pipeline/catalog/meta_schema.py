@@ -41,6 +41,9 @@ VALIDATORS = ("etag", "last_modified", "bytes", "listing")
 
 _NAME: dict[str, Any] = {"type": "string", "regex": IDENTIFIER}
 _ARCHIVE: dict[str, Any] = {"type": "string", "regex": ARCHIVE_NAME}
+_MEMBER: dict[str, Any] = {"type": "string", "regex": MEMBER_NAME}
+#: A tax year as a key, which TOML has as text.
+_YEAR_KEY: dict[str, Any] = {"type": "string", "regex": "^[12][0-9]{3}$"}
 _TEXT: dict[str, Any] = {"type": "string", "minlength": 1}
 _DOC: dict[str, Any] = {"type": "string"}
 _FLAG: dict[str, Any] = {"type": "boolean"}
@@ -58,6 +61,24 @@ def _names(rule: Mapping[str, Any] = _NAME, *, least: int = 0) -> dict[str, Any]
     """A list of texts that follow a rule."""
     return {"type": "list", "minlength": least, "schema": dict(rule)}
 
+
+def _needed(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """A rule of a key that must be there."""
+    return {**rule, "required": True}
+
+
+def _section(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with these keys."""
+    return {"type": "dict", "schema": dict(keys)}
+
+
+#: A field in a member's first record.
+_FIELD: dict[str, Any] = {
+    "archive": _needed(_ARCHIVE),
+    "member": _needed(_MEMBER),
+    "start": _needed(_POSITION),
+    "end": _needed(_POSITION),
+}
 
 _GATE: dict[str, Any] = {
     "type": "dict",
@@ -85,48 +106,28 @@ _PROBE: dict[str, Any] = {
 
 #: ``schemas/<source>/source.toml``
 SOURCE_FILE: dict[str, Any] = {
-    "source": {
-        "type": "dict",
-        "required": True,
-        "schema": {
-            "name": {**_NAME, "required": True},
-            "title": {**_TEXT, "required": True},
-            "publisher": {**_TEXT, "required": True},
-            "homepage": {"type": "string", "required": True, "regex": "^https?://.+$"},
-            "licence": {**_TEXT, "required": True},
-            "doc": _DOC,
-            "enabled": _FLAG,
-            "base_url": {**_TEXT, "required": True},
-            "tax_years": {**_TAX_YEARS, "required": True},
-            "tables": _TEXT,
-            "allow_addresses": _names(_TEXT),
-            "allow_http": _FLAG,
-            "mirrors": _names({"type": "string", "regex": "^https?://[^?#]+$"}),
-        },
-    },
+    "source": _needed(
+        _section(
+            {
+                "name": _needed(_NAME),
+                "title": _needed(_TEXT),
+                "publisher": _needed(_TEXT),
+                "homepage": {"type": "string", "required": True, "regex": "^https?://.+$"},
+                "licence": _needed(_TEXT),
+                "doc": _DOC,
+                "enabled": _FLAG,
+                "base_url": _needed(_TEXT),
+                "tax_years": _needed(_TAX_YEARS),
+                "tables": _TEXT,
+                "allow_addresses": _names(_TEXT),
+                "allow_http": _FLAG,
+                "mirrors": _names({"type": "string", "regex": "^https?://[^?#]+$"}),
+            }
+        )
+    ),
     "probe": _PROBE,
-    "version": {
-        "type": "dict",
-        "schema": {
-            "archive": {**_ARCHIVE, "required": True},
-            "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
-            "start": {**_POSITION, "required": True},
-            "end": {**_POSITION, "required": True},
-        },
-    },
-    "expect": {
-        "type": "list",
-        "schema": {
-            "type": "dict",
-            "schema": {
-                "archive": {**_ARCHIVE, "required": True},
-                "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
-                "start": {**_POSITION, "required": True},
-                "end": {**_POSITION, "required": True},
-                "value": {**_TEXT, "required": True},
-            },
-        },
-    },
+    "version": _section(_FIELD),
+    "expect": {"type": "list", "schema": _section({**_FIELD, "value": _needed(_TEXT)})},
     "archives": {
         "type": "dict",
         "required": True,
@@ -135,16 +136,12 @@ SOURCE_FILE: dict[str, Any] = {
         "valuesrules": {
             "type": "dict",
             "schema": {
-                "path": {**_TEXT, "required": True},
+                "path": _needed(_TEXT),
                 "required": _FLAG,
                 "years": _YEARS,
                 "nested": _FLAG,
                 "fallback": _TEXT,
-                "sha256": {
-                    "type": "dict",
-                    "keysrules": {"type": "string", "regex": "^[12][0-9]{3}$"},
-                    "valuesrules": {"type": "string", "regex": "^[0-9a-f]{64}$"},
-                },
+                "sha256": {"type": "dict", "keysrules": _YEAR_KEY, "valuesrules": {"type": "string", "regex": "^[0-9a-f]{64}$"}},
             },
         },
     },
@@ -168,11 +165,7 @@ SOURCE_FILE: dict[str, Any] = {
                 "base_url": _TEXT,
                 "tax_years": _TAX_YEARS,
                 "allow_addresses": _names(_TEXT),
-                "archives": {
-                    "type": "dict",
-                    "keysrules": {"type": "string", "regex": "^[12][0-9]{3}$"},
-                    "valuesrules": _names(_ARCHIVE, least=1),
-                },
+                "archives": {"type": "dict", "keysrules": _YEAR_KEY, "valuesrules": _names(_ARCHIVE, least=1)},
                 "tables": _names(least=1),
                 "gate": _GATE,
                 "probe": _PROBE,
@@ -228,24 +221,24 @@ _COLUMN: dict[str, Any] = {
 
 #: ``schemas/<source>/<table>.toml``
 TABLE_FILE: dict[str, Any] = {
-    "table": {
-        "type": "dict",
-        "required": True,
-        "schema": {
-            "name": {**_NAME, "required": True},
-            "archive": {**_ARCHIVE, "required": True},
-            "member": {"type": "string", "regex": MEMBER_NAME, "required": True},
-            "member_aliases": _names({"type": "string", "regex": MEMBER_NAME}),
-            "required": _FLAG,
-            "years": _YEARS,
-            "key": _names(),
-            "parent": _names(),
-            "on_conflict": {"type": "string", "allowed": ["quarantine", "first", "last", "refuse"]},
-            "nulls": _names(_TEXT, least=1),
-            "year_column": _NAME,
-            "doc": _DOC,
-        },
-    },
+    "table": _needed(
+        _section(
+            {
+                "name": _needed(_NAME),
+                "archive": _needed(_ARCHIVE),
+                "member": _needed(_MEMBER),
+                "member_aliases": _names(_MEMBER),
+                "required": _FLAG,
+                "years": _YEARS,
+                "key": _names(),
+                "parent": _names(),
+                "on_conflict": {"type": "string", "allowed": ["quarantine", "first", "last", "refuse"]},
+                "nulls": _names(_TEXT, least=1),
+                "year_column": _NAME,
+                "doc": _DOC,
+            }
+        )
+    ),
     "layout": {
         "type": "list",
         "required": True,
@@ -289,14 +282,14 @@ TABLE_FILE: dict[str, Any] = {
     },
     "index": {
         "type": "list",
-        "schema": {"type": "dict", "schema": {"columns": {**_names(least=1), "required": True}}},
+        "schema": {"type": "dict", "schema": {"columns": _needed(_names(least=1))}},
     },
     "check": {
         "type": "list",
         "schema": {
             "type": "dict",
             "schema": {
-                "name": {**_NAME, "required": True},
+                "name": _needed(_NAME),
                 "kind": {"type": "string", "required": True, "allowed": ["rows", "fill", "unique", "reference", "sum"]},
                 "columns": _names(least=1),
                 "min": {"type": ["integer", "decimal"]},
@@ -313,8 +306,8 @@ TABLE_FILE: dict[str, Any] = {
         "schema": {
             "type": "dict",
             "schema": {
-                "year": {**_YEAR, "required": True},
-                "line": {**_TEXT, "required": True},
+                "year": _needed(_YEAR),
+                "line": _needed(_TEXT),
                 "gives": {"type": "dict", "keysrules": _NAME, "valuesrules": {"type": "string"}},
                 "gives_null": _names(least=1),
                 "refused": _NAME,
@@ -325,11 +318,12 @@ TABLE_FILE: dict[str, Any] = {
 
 
 class MetaValidator(Validator):  # type: ignore[misc]
-    """Cerberus with ``Decimal`` as a type of its own; unknown keys are refused at every depth."""
+    """Cerberus with ``Decimal`` as a type of its own, and true as no whole number; unknown keys are refused at every depth."""
 
     types_mapping: ClassVar[dict[str, TypeDefinition]] = {
         **Validator.types_mapping,
         "decimal": TypeDefinition("decimal", (Decimal,), ()),
+        "integer": TypeDefinition("integer", (int,), (bool,)),
     }
 
 

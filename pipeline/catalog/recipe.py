@@ -53,14 +53,16 @@ def layout_recipe(table: Table, layout: Layout) -> str:
 def release_recipe(source: Source, year: int) -> str:
     """The recipe of a release of a tax year.
 
-    Of all its tables, of where each is found (archive, member and its other names, whether it may be missing), and of the field
-    that states the export's version.
+    Of all its tables, of where each is found (archive, whether zips inside it are looked into, member and its other names, whether
+    it may be missing), and of the field that states the export's version.
     """
     version = source.version
+    nested = sorted(archive.name for archive in source.archives if archive.nested)
     expects = sorted([one.archive, one.member.casefold(), one.start, one.end, one.value] for one in source.expects)
     return _digest(
         {
             **({"expects": expects} if expects else {}),
+            **({"nested": nested} if nested else {}),
             "tables": sorted(
                 (
                     table.name,

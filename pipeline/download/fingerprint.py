@@ -5,7 +5,8 @@ tag, ``m`` the modification time, ``b`` the length in bytes, ``l`` the date that
 strong entity tag counts alone (it changes whenever a byte does, and some servers move the other two without cause), and
 without one the modification time and the length; a source may declare another choice. Equal validators give an equal
 fingerprint on every machine and in every version of this program. Because it says what it is made of, the answer to a
-download can be held against it without knowing the source.
+download can be held against it without knowing the source. Where validators say nothing, the archive's own sha256 can take
+their place, if it is known beforehand: ``s`` and its first digits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.errors import DownloadRefused
 LENGTH = 12
 #: What a rule may name, and the letter that stands for it.
 VALIDATORS = {"etag": "e", "last_modified": "m", "bytes": "b", "listing": "l"}
+_PINNED = re.compile(rf"s-(?P<digits>[0-9a-f]{{{LENGTH}}})")
 _FORM = re.compile(r"(?P<letters>[embl]+)-(?P<stated>[0-9a-f]{12}|0)(?P<listed>-[0-9a-f]{12})?")
 
 
@@ -48,12 +50,24 @@ def fingerprint(
     return f"{mark}-{_digest([values['l']])}" if "l" in letters else mark
 
 
+def pinned(sha256: str) -> str:
+    """The fingerprint of an archive that is known by its sha256 (hexadecimal, in either case), whatever a server states of it."""
+    return f"s-{sha256.lower()[:LENGTH]}"
+
+
+def is_vouched_for(mark: str, sha256: str | None) -> bool:
+    """Whether a checksum that the bytes must have stands behind a fingerprint that compares no validators; true of all others."""
+    return _PINNED.fullmatch(mark) is None or (sha256 is not None and mark == pinned(sha256))
+
+
 def agrees(mark: str, etag: str | None, last_modified: str | None, length: int | None) -> bool:
     """Whether an answer with these validators is one of the archive that the fingerprint identifies.
 
-    Only what the server states is compared; the listing's date is another request's business. A fingerprint in no known form
-    agrees with nothing.
+    Only what the server states is compared; the listing's date is another request's business, and the bytes behind a
+    fingerprint made of a sha256 are compared with that. A fingerprint in no known form agrees with nothing.
     """
+    if _PINNED.fullmatch(mark):
+        return True
     found = _FORM.fullmatch(mark)
     if found is None:
         return False

@@ -24,9 +24,9 @@ from pipeline.download.address import AddressRule
 from pipeline.download.part import PartFile, claim_part
 from pipeline.download.probe import Probe, Prober
 from pipeline.download.redact import redact
-from pipeline.download.request import Caller
+from pipeline.download.request import Caller, HostSlots
 from pipeline.download.retry import Deadline, RetryPolicy
-from pipeline.download.transfer import Bandwidth, HostSlots, Limits, Transfer
+from pipeline.download.transfer import Bandwidth, Limits, Transfer
 from pipeline.download.wanted import Fetched, Wanted, sha256_of
 from pipeline.errors import ConfigurationError, DownloadError, PipelineError, RefusedError, ReleaseChanged
 from pipeline.handoff import OnEvent, Receipt, ignore
@@ -48,6 +48,7 @@ class FileSpec:
     mirrors: tuple[str, ...] = ()
     force: bool = False
     last_good: Receipt | None = None
+    max_retries: int = 3
 
 
 class DownloadManager:
@@ -68,7 +69,7 @@ class DownloadManager:
         unpack_factor: how many times an archive's length must be free on the disk besides the length itself.
         allow_http: public addresses may be asked over plain http, too.
         bandwidth: told of every byte received; sleeps as long as it must.
-        slots: asked for a place for every attempt.
+        slots: asked for a place for every attempt of a download, a probe or a document.
         on_event: is told ``download.progress`` (url, bytes, total; at most one a second), ``download.retry`` (url,
             attempt, error, wait_s), ``download.resume`` (url, bytes, total), ``download.restart`` (url, bytes, reason),
             ``download.mirror`` (url, error, next), ``download.altered`` (url, fingerprint, sha256, earlier_sha256), and
@@ -106,22 +107,23 @@ class DownloadManager:
         self._bandwidth, self._slots = bandwidth, slots
         self._on_event = on_event
         _check_not_negative(self._retry, self._limits, deadline_s)
-        self._prober = Prober(self._probing)
+        self._prober = Prober(self._probing, slots)
 
-    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None, checksum: str | None = None) -> Probe:
         """Ask for an archive's validators without fetching it; transient failures are tried again three times.
 
         Args:
             url: of the archive.
             rule: the validators that make the fingerprint; see :func:`pipeline.download.fingerprint.fingerprint`.
             listed: the date in the publisher's listing.
+            checksum: the sha256 that the archive must have: it is the fingerprint then, whatever the server states.
 
         Raises:
             DownloadError: no answer, or only server errors, in all attempts.
             DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
             AddressRefused: the URL leads where it may not.
         """
-        return self._prober.probe(url, rule=rule, listed=listed)
+        return self._prober.probe(url, rule=rule, listed=listed, checksum=checksum)
 
     def read_document(self, url: str) -> bytes:
         """Read a small document, such as a listing, whole (at most 4 MiB).
@@ -164,7 +166,7 @@ class DownloadManager:
             DownloadError: connection, time-out, server error or short body in every attempt, or another process downloads it.
             DownloadRefused: a status that no retry will change, or an archive of more than ``max_bytes``.
             AddressRefused: the URL leads where it may not.
-            ReleaseChanged: the archive is not the one that was probed.
+            ReleaseChanged: the archive is not the one that was probed, or was probed by another checksum.
             NotAnArchive: the body is no zip, gzip, bzip2, xz or tar.
             ArchiveError: the body has to be read through, and unpacks without end.
             ChecksumMismatch: the bytes are not those of ``checksum``.
@@ -197,7 +199,7 @@ class DownloadManager:
         def one(spec: FileSpec) -> Receipt | PipelineError:
             try:
                 return self.download_file(
-                    spec.url, spec.dest_path, spec.checksum,
+                    spec.url, spec.dest_path, spec.checksum, spec.max_retries,
                     fingerprint=spec.fingerprint, mirrors=spec.mirrors, force=spec.force, last_good=spec.last_good,
                 )  # fmt: skip
             except PipelineError as error:

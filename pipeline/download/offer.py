@@ -3,26 +3,30 @@
 A tax year is complete when every required archive is there and the listing, where the source has one, says what the source asks
 of it. ``strict`` takes the year that was asked for or none; ``newest`` takes the newest complete one up to it. Whatever is taken is of
 one year: an archive that a year lacks is never filled in from another. Nothing is fetched, and nothing is decided by the clock.
+Where the publisher's server does not answer, or answers with nothing but server errors, the source's mirrors are asked, as
+:mod:`pipeline.download.mirror` says; a refusal or a 404 is an answer. A listing has no mirrors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.catalog.model import Archive, Source
 from pipeline.download.listing import ListedYear, Listing
+from pipeline.download.mirror import Known, KnownOf, by_pin, nothing_known, unanswered, why_not
 from pipeline.download.probe import Probe
 from pipeline.download.redact import redact
-from pipeline.errors import DownloadRefused, ReleaseChanged
+from pipeline.errors import AddressRefused, DownloadError, DownloadRefused, ReleaseChanged
+from pipeline.handoff import OnEvent, ignore
 from pipeline.releases import ArchiveIdentity
 
 
 class Downloads(Protocol):
     """What is asked of the download stage: :class:`pipeline.download.manager.DownloadManager`."""
 
-    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None, checksum: str | None = None) -> Probe:
         """Ask for an archive's validators."""
         ...
 
@@ -77,8 +81,17 @@ class Choice:
     taken: YearOffer | None
 
 
-def choose(downloads: Downloads, source: Source, asked: int) -> Choice:
+def choose(
+    downloads: Downloads, source: Source, asked: int, *, known: KnownOf = nothing_known, on_event: OnEvent = ignore
+) -> Choice:
     """Look at what there is, by the source's policy.
+
+    Args:
+        downloads: the download stage.
+        source: the source.
+        asked: the tax year that was asked for.
+        known: what was offered last of a tax year: mirrors speak for nothing else.
+        on_event: is told ``probe.mirror`` (url, error, answered) where a mirror answered in the publisher's place.
 
     Raises:
         DownloadError, AddressRefused, ListingError: what there is could not be found out.
@@ -90,19 +103,21 @@ def choose(downloads: Downloads, source: Source, asked: int) -> Choice:
     for year in range(asked, asked - reach - 1, -1):
         if year != asked and not source.tables_for(year):
             continue
-        considered.append(survey(downloads, source, year))
+        considered.append(survey(downloads, source, year, known=known, on_event=on_event))
         if considered[-1].is_complete:
             return Choice(rule.year_policy, asked, tuple(considered), considered[-1])
     return Choice(rule.year_policy, asked, tuple(considered), None)
 
 
-def survey(downloads: Downloads, source: Source, year: int) -> YearOffer:
-    """Ask for every archive of a tax year, in the order of the source's file.
+def survey(
+    downloads: Downloads, source: Source, year: int, *, known: KnownOf = nothing_known, on_event: OnEvent = ignore
+) -> YearOffer:
+    """Ask for every archive of a tax year, in the order of the source's file; the arguments are those of :func:`choose`.
 
     Raises:
         DownloadError, DownloadRefused, AddressRefused, ListingError: as for :func:`choose`.
     """
-    places = Places(downloads, source, year)
+    places = Places(downloads, source, year, known=known, on_event=on_event)
     if places.listed and (lacks := places.listed.lacks(source.probe.listing_complete)):
         # The listing has the last word: what may lie at an archive's address already is not offered yet.
         return YearOffer(year, listed=places.listed, lacks=lacks, missing=_required(source, year))
@@ -128,13 +143,18 @@ class Places:
         downloads: the download stage.
         source: the source.
         year: the tax year.
+        known: what was offered last of a tax year.
+        on_event: as for :func:`choose`.
 
     Raises:
         ListingError, DownloadError, DownloadRefused, AddressRefused: the listing cannot be read.
     """
 
-    def __init__(self, downloads: Downloads, source: Source, year: int) -> None:
+    def __init__(
+        self, downloads: Downloads, source: Source, year: int, *, known: KnownOf = nothing_known, on_event: OnEvent = ignore
+    ) -> None:
         self._downloads, self._source, self._year = downloads, source, year
+        self._known, self._on_event = known, on_event
         self.listed: ListedYear | None = None
         self._links: dict[str, str] = {}
         if source.probe.listing:
@@ -165,10 +185,10 @@ class Places:
         return tuple(self._source.url(archive, self._year, is_fallback=is_fallback, mirror=base) for base in self._source.mirrors)
 
     def probe(self, archive: Archive, *, is_fallback: bool = False) -> Probe:
-        """Ask for an archive's validators.
+        """Ask for an archive's validators, of the publisher or, where it does not answer, of a mirror that can speak for it.
 
         Raises:
-            DownloadError, AddressRefused: as for the download.
+            DownloadError, AddressRefused: as for the download; a DownloadError says since when what is here is the last good one.
             DownloadRefused: likewise, of an archive that a release cannot do without.
         """
         url, listed = self.url(archive, is_fallback=is_fallback), self.listed.updated if self.listed else None
@@ -181,3 +201,30 @@ class Places:
             if archive.required and not is_fallback:
                 raise
             return Probe(redact(url), "refused", listed=listed, reason=str(error))
+        except DownloadError as error:
+            return self._from_a_mirror(archive, url, error, is_fallback=is_fallback)
+
+    def _from_a_mirror(self, archive: Archive, url: str, error: DownloadError, *, is_fallback: bool) -> Probe:
+        """The first mirror's answer that can stand for the publisher's.
+
+        Raises:
+            DownloadError: there is none.
+        """
+        known: Known | None = self._known(self._year)
+        which, failures = (archive.name, is_fallback), [error.seen]
+        pin = None if is_fallback else archive.sha256.get(self._year)
+        listed = self.listed.updated if self.listed else None
+        for mirror in self.mirrors(archive, is_fallback=is_fallback):
+            try:
+                seen = self._downloads.probe(mirror, rule=self._source.probe.fingerprint, listed=listed, checksum=pin)
+            except (DownloadError, DownloadRefused, AddressRefused) as refusal:
+                failures.append(refusal.seen)
+                continue
+            if pin is not None:
+                seen = by_pin(seen, known, which, pin)
+            reason = None if pin is not None and seen.status == "found" else why_not(seen, known, which)
+            if reason is None:
+                self._on_event("probe.mirror", {"url": redact(url), "error": str(error), "answered": seen.url})
+                return replace(seen, reason=str(error), instead_of=redact(url))
+            failures.append(reason)
+        raise DownloadError(*unanswered(failures, error, known.get(which) if known else None)) from error

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import requests
 import tenacity
 
 from pipeline.download.fingerprint import fingerprint as fingerprint_of
+from pipeline.download.fingerprint import pinned
 from pipeline.download.rate import RateFloor
 from pipeline.download.redact import redact
-from pipeline.download.request import Caller
+from pipeline.download.request import Caller, HostSlots, place
 from pipeline.download.verify import Stated
 from pipeline.errors import ListingError
 
@@ -35,7 +35,8 @@ class Probe:
 
     ``url`` is redacted. ``status`` is ``missing`` when the server answers 404, and ``refused`` when it will not say and the
     caller can do without the archive (``reason`` has its words); then the other fields are None. ``listed`` is the date in
-    the publisher's listing.
+    the publisher's listing. ``instead_of`` is the publisher's own address where ``url`` is a mirror's that was asked in its
+    place; ``reason`` then says why.
     """
 
     url: str
@@ -46,6 +47,7 @@ class Probe:
     fingerprint: str | None = None
     listed: str | None = None
     reason: str | None = None
+    instead_of: str | None = None
 
 
 class Prober:
@@ -53,33 +55,26 @@ class Prober:
 
     Args:
         begin: gives, for a URL, who sends the requests of one probe, and the attempts; the manager's own policy.
+        slots: asked for a place at the host for every attempt, as for a download.
     """
 
-    def __init__(self, begin: Callable[[str], tuple[Caller, tenacity.Retrying]]) -> None:
-        self._begin = begin
+    def __init__(self, begin: Callable[[str], tuple[Caller, tenacity.Retrying]], slots: HostSlots | None = None) -> None:
+        self._begin, self._slots = begin, slots
 
-    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None) -> Probe:
-        """Ask for an archive's validators.
-
-        Args:
-            url: of the archive.
-            rule: the validators that make the fingerprint; see :func:`pipeline.download.fingerprint.fingerprint`.
-            listed: the date in the publisher's listing.
-
-        Raises:
-            DownloadError: no answer, or only server errors, in all attempts.
-            DownloadRefused: a status that no retry will change, or a validator that is needed is not stated.
-            AddressRefused: the URL leads where it may not.
-        """
+    def probe(self, url: str, *, rule: Sequence[str] = (), listed: str | None = None, checksum: str | None = None) -> Probe:
+        """Ask for an archive's validators; the arguments and errors are those of the manager's own."""
         caller, attempts = self._begin(url)
         with caller:
             for attempt in attempts:
-                with attempt:
+                with attempt, place(self._slots, url, caller.left_s):
                     stated = _ask(caller, url)
                     if stated is None:
                         return Probe(redact(url), "missing", listed=listed)
                     length = stated.archive_length
-                    mark = fingerprint_of(stated.etag, stated.last_modified, length, rule=rule, listed=listed)
+                    if checksum is not None:
+                        mark = pinned(checksum)
+                    else:
+                        mark = fingerprint_of(stated.etag, stated.last_modified, length, rule=rule, listed=listed)
                     return Probe(redact(url), "found", stated.etag, stated.last_modified, length, mark, listed)
         raise AssertionError("tenacity ended without an outcome")
 
@@ -87,13 +82,13 @@ class Prober:
         """Read a small document whole.
 
         Raises:
-            DownloadError, DownloadRefused, AddressRefused: as for :meth:`probe`.
+            DownloadError, DownloadRefused, AddressRefused: as for a probe.
             ListingError: the server answers 404, or the document is longer than ``max_bytes``.
         """
         caller, attempts = self._begin(url)
         with caller:
             for attempt in attempts:
-                with attempt, caller.send("GET", url) as response:
+                with attempt, place(self._slots, url, caller.left_s), caller.send("GET", url) as response:
                     if response.status_code == 404:
                         raise ListingError(f"{redact(url)} answered 404", "a document", "correct the listing's URL in source.toml")
                     body = bytearray()
@@ -115,10 +110,10 @@ def _ask(caller: Caller, url: str) -> Stated | None:
         if response.status_code == 404:
             return None
         stated = Stated.by(response)
-        return stated if response.status_code == 200 else replace(stated, length=_total(response))
+        return stated if response.status_code == 200 else replace(stated, length=total_of(response.headers.get("Content-Range", "")))
 
 
-def _total(response: requests.Response) -> int | None:
-    """The length of the whole archive, as a 206 states it."""
-    found = _TOTAL.fullmatch(response.headers.get("Content-Range", "").strip())
+def total_of(content_range: str) -> int | None:
+    """The length of the whole archive, as the Content-Range of a 206 to a request for its first byte states it."""
+    found = _TOTAL.fullmatch(content_range.strip())
     return int(found[1]) if found else None

@@ -2,11 +2,13 @@
 
 A meter makes these out of the byte counts of the ``download.progress`` events: the rate is that of the last seconds, by a clock that nobody
 can set, and a download that began anew begins its rate anew. Figures that are not known (no length stated, nothing received yet) are
-None, never a guess. A small file a download lets another process show them; it is replaced whole, and nothing depends on it.
+None, never a guess. A small file a download lets another process show them; it is replaced whole, and nothing depends on it: whoever
+writes it may go on when the disk does not take it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pipeline.errors import DiskError
 
 _UNITS = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
 
@@ -77,6 +81,9 @@ def write_progress(folder: Path, key: str, progress: Progress) -> None:
         folder: see :func:`read_progress`.
         key: names the download in this folder; a plain file name.
         progress: what to show.
+
+    Raises:
+        DiskError: the disk is full, or the folder may not be written to.
     """
     part = folder / f".{key}.{os.getpid()}"
     try:
@@ -84,11 +91,26 @@ def write_progress(folder: Path, key: str, progress: Progress) -> None:
         part.replace(folder / f"{key}.json")
     except FileNotFoundError:
         return
+    except OSError as error:
+        with contextlib.suppress(OSError):  # What refused the write is told already.
+            part.unlink(missing_ok=True)
+        raise _disk_error(part, error) from error
 
 
 def remove_progress(folder: Path, key: str) -> None:
-    """The download is over."""
-    (folder / f"{key}.json").unlink(missing_ok=True)
+    """The download is over.
+
+    Raises:
+        DiskError: the file cannot be removed.
+    """
+    try:
+        (folder / f"{key}.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise _disk_error(folder / f"{key}.json", error) from error
+
+
+def _disk_error(path: Path, error: OSError) -> DiskError:
+    return DiskError(f"{path} cannot be written: {error.strerror or error}", "a state folder that can be written", "mend the disk")
 
 
 def read_progress(folder: Path) -> dict[str, Progress]:

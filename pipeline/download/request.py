@@ -13,8 +13,9 @@ import os
 import ssl
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Self
-from urllib.parse import urljoin
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, Self
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -34,6 +35,32 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USUAL_STATUSES = frozenset({200, 404})
 _NEXT_RUN = "nothing: the next run tries again"
 _IF_IT_PASSES = "nothing if it passes; else see the network"
+
+
+class HostSlots(Protocol):
+    """A limit on connections to one host."""
+
+    def slot(self, host: str, *, left_s: float) -> AbstractContextManager[object]:
+        """Wait for a place, ``left_s`` seconds at most, and hold it in the ``with`` block.
+
+        Args:
+            host: a name or an address, without a port: all ports of a host are one machine.
+            left_s: what is left until the deadline.
+
+        Raises:
+            DownloadError: there was none.
+        """
+
+
+def place(slots: HostSlots | None, url: str, left_s: float) -> AbstractContextManager[object]:
+    """A place at the URL's host; no slots: there is always one."""
+    if slots is None:
+        return nullcontext()
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""  # Not a URL; it is refused before anything is asked.
+    return slots.slot(host, left_s=max(0.0, left_s))
 
 
 class Caller:
@@ -73,6 +100,11 @@ class Caller:
         self._watchdog.close()
         self._logs.__exit__(None, None, None)
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; negative when it has passed."""
+        return self._deadline.left_s
+
     def hang_up(self) -> None:
         """Let the peer see that its last answer is done with."""
         self._watchdog.release()
@@ -105,7 +137,7 @@ class Caller:
             if response.status_code not in _REDIRECTS or not location:
                 return self._if_usable(response, at, usable)
             response.close()
-            came_from, at = at, _joined(at, location)
+            came_from, at = at, joined_url(at, location)
         raise AddressRefused(
             f"{redact(url)} redirects more than {MAX_HOPS} times, last to {redact(at)}",
             f"at most {MAX_HOPS} redirects",
@@ -191,7 +223,12 @@ class Caller:
         raise error
 
 
-def _joined(url: str, location: str) -> str:
+def joined_url(url: str, location: str) -> str:
+    """Where a Location leads.
+
+    Raises:
+        AddressRefused: it is no URL.
+    """
     try:
         return urljoin(url, location)
     except ValueError:

@@ -21,8 +21,8 @@ from pipeline.download.redact import redact
 from pipeline.download.verify import Stated
 
 _VERSION = 1
-_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
-_BEYOND = re.compile(r"bytes \*/(\d{1,18})", re.IGNORECASE)
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE | re.ASCII)
+_BEYOND = re.compile(r"bytes \*/(\d{1,18})", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)

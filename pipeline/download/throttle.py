@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import random
 import struct
@@ -45,21 +46,25 @@ class SharedBandwidth:
         with _disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
 
-    def take(self, bytes_count: int) -> None:
+    def take(self, bytes_count: int, *, left_s: float = math.inf) -> None:
         """Sleep until so many bytes are within the limit; call it for each chunk, after it was received.
+
+        Args:
+            bytes_count: received.
+            left_s: the longest that may be slept; what is left of the bytes then stays unbooked, because their download is over.
 
         Raises:
             DiskError: the shared file cannot be written.
         """
-        left = bytes_count
-        while left > 0:
+        left, until = bytes_count, time.monotonic() + left_s
+        while left > 0 and time.monotonic() < until:
             rate = self._plan.rate_at(datetime.now().astimezone().hour)
             if rate == 0:
                 return
             piece = min(left, max(1, int(rate * _PIECE_S)))
             pause = self._book(piece / rate)
             if pause > 0:
-                time.sleep(pause)
+                time.sleep(max(0.0, min(pause, until - time.monotonic())))
             left -= piece
 
     def _book(self, length_s: float) -> float:
@@ -97,37 +102,39 @@ class SharedSlots:
             folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def slot(self, host: str) -> Iterator[None]:
+    def slot(self, host: str, *, left_s: float = math.inf) -> Iterator[None]:
         """Hold one of the host's slots; waits until one is free.
 
         Args:
-            host: the host's name, with its port where one is given; case does not matter.
+            host: a name or an address, without a port: all ports of a host are one machine. Case does not matter.
+            left_s: what the download has left; no wait is longer.
 
         Raises:
-            DownloadError: none became free within ``wait_s``.
+            DownloadError: none became free within ``wait_s`` and ``left_s``.
             DiskError: the lock files cannot be made.
         """
-        descriptor = self._acquire(host)
+        descriptor = self._acquire(host, max(0.0, min(self._wait_s, left_s)))
         try:
             yield
         finally:
             os.close(descriptor)
 
-    def _acquire(self, host: str) -> int:
+    def _acquire(self, host: str, wait_s: float) -> int:
         name = hashlib.sha256(host.lower().encode("utf-8")).hexdigest()[:16]
-        deadline = time.monotonic() + self._wait_s
+        deadline = time.monotonic() + wait_s
         while True:
             for number in range(self._per_host):
                 descriptor = self._try(self._folder / f"{name}-{number}.lock")
                 if descriptor is not None:
                     return descriptor
-            if time.monotonic() >= deadline:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise DownloadError(
-                    f"all {self._per_host} downloads that {host} is asked for at once are still at work after {self._wait_s:g} s",
+                    f"all {self._per_host} downloads that {host} is asked for at once are still at work after {round(wait_s, 1):g} s",
                     "one of them to end",
                     "nothing: the next run tries again; [download] per_host allows more of them",
                 )
-            time.sleep(random.uniform(*_POLL_S))  # noqa: S311  # no secret: keeps waiting processes out of step
+            time.sleep(min(left_s, random.uniform(*_POLL_S)))  # noqa: S311  # no secret: keeps waiting processes out of step
 
     def _try(self, path: Path) -> int | None:
         with _disk_errors(path):

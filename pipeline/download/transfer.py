@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import requests
 
@@ -21,7 +19,7 @@ from pipeline.download.fingerprint import agrees
 from pipeline.download.part import PartFile
 from pipeline.download.rate import RateFloor
 from pipeline.download.redact import redact
-from pipeline.download.request import Caller
+from pipeline.download.request import Caller, HostSlots, place
 from pipeline.download.resume import PartState, complete, joined, url_identity
 from pipeline.download.verify import BrokenBody, Stated, check_body, matching_fingerprint
 from pipeline.download.wanted import Fetched, Wanted
@@ -35,15 +33,8 @@ _NEXT_ATTEMPT = "nothing: the next attempt begins at the first byte"
 class Bandwidth(Protocol):
     """A limit on bytes a second, shared by whoever holds it."""
 
-    def take(self, bytes_count: int) -> None:
-        """Account for bytes that were received, and sleep until the limit allows more."""
-
-
-class HostSlots(Protocol):
-    """A limit on connections to one host."""
-
-    def slot(self, host: str) -> AbstractContextManager[object]:
-        """Wait for a place, and hold it in the ``with`` block. ``host`` is a name or an address, without a port."""
+    def take(self, bytes_count: int, *, left_s: float) -> None:
+        """Account for bytes that were received, and sleep until the limit allows more, or for ``left_s`` seconds."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +99,7 @@ class Transfer:
             ChecksumMismatch: the bytes are not those that were promised.
             DiskError: no room, or the disk failed.
         """
-        host = urlsplit(self._url).hostname or "" if self._slots else ""
-        with self._slots.slot(host) if self._slots else nullcontext():
+        with place(self._slots, self._url, self._caller.left_s):
             try:
                 return self._attempt()
             except (BrokenBody, ReleaseChanged, RefusedError) as error:
@@ -225,7 +215,7 @@ class Transfer:
                 self._part.write(chunk)
                 digest.update(chunk)
                 if self._bandwidth is not None:
-                    self._bandwidth.take(len(chunk))
+                    self._bandwidth.take(len(chunk), left_s=self._caller.left_s)
                 if time.monotonic() - told_at >= _PROGRESS_EVERY_S:
                     told_at = time.monotonic()
                     self._tell("download.progress", {"bytes": total, "total": stated.archive_length})

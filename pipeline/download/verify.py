@@ -8,6 +8,7 @@ length. One whose validators differ from the probe's is another release (Release
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,8 @@ from pipeline.download.fingerprint import agrees, fingerprint
 from pipeline.download.redact import redact
 from pipeline.errors import DownloadError, NotAnArchive, ReleaseChanged
 
+#: More digits than any archive has bytes are no length (and Python refuses to read thousands of them).
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _TRY_AGAIN = "nothing if it passes; else tell the publisher"
 
 
@@ -44,7 +47,7 @@ class Stated:
         return cls(
             response.headers.get("ETag"),
             response.headers.get("Last-Modified"),
-            int(length) if length.isascii() and length.isdigit() else None,
+            int(length) if _LENGTH.fullmatch(length) else None,
             encoding not in ("", "identity"),
             response.headers.get("Content-Type", "none stated"),
             response.headers.get("Date"),

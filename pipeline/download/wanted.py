@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pipeline.download.fingerprint import is_vouched_for
 from pipeline.download.part import disk_errors
 from pipeline.download.redact import redact
 from pipeline.download.verify import Stated
-from pipeline.errors import ArchiveAltered, ChecksumMismatch, DownloadError, PipelineError
-from pipeline.handoff import Receipt, read_json, receipt_path
+from pipeline.errors import ArchiveAltered, ChecksumMismatch, DownloadError, PipelineError, ReleaseChanged
+from pipeline.handoff import Receipt, read_receipt, receipt_path
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,16 @@ class Wanted:
 
         Raises:
             DiskError: it cannot be read.
+            ReleaseChanged: the fingerprint is made of another sha256 than ``checksum``.
         """
+        if fingerprint is not None and not is_vouched_for(fingerprint, checksum):
+            raise ReleaseChanged(
+                f"the release was probed by a pinned sha256 (fingerprint {fingerprint}), and the pin is {checksum or 'gone'}",
+                "the pin of the probe",
+                "nothing: the next run probes again",
+            )
         with disk_errors(dest):
-            receipt = _receipt_of(dest)
+            receipt = read_receipt(receipt_path(dest))
             known = tuple(found for found in (receipt, last_good) if found is not None)
             is_wanted = receipt is not None and fingerprint in (None, receipt.fingerprint)
             is_wanted = is_wanted and receipt is not None and (checksum or receipt.sha256).lower() == receipt.sha256
@@ -110,14 +118,6 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _receipt_of(dest: Path) -> Receipt | None:
-    """The receipt beside an archive; None where there is none that can be read, which costs a download and no more."""
-    try:
-        return Receipt.from_json(read_json(receipt_path(dest))) if receipt_path(dest).is_file() else None
-    except (ValueError, TypeError, RecursionError):
-        return None
 
 
 def _is_whole(dest: Path, receipt: Receipt | None) -> bool:

@@ -17,9 +17,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from pipeline import inflate
 from pipeline.errors import ArchiveError, DiskError
-from pipeline.extract import inflate
-from pipeline.extract.inflate import INFLATE_ERRORS
+from pipeline.inflate import INFLATE_ERRORS
 
 Kind = Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "gz"]
 
@@ -36,6 +36,7 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
 
 #: Enough for one block of bzip2, which gives nothing out before its end.
 _HEAD_BYTES = 1 << 20
+_PEEK_BYTES = 64
 #: First bytes of a compressed stream, the kind when it holds a TAR, and its inflater.
 _STREAMS: tuple[tuple[bytes, Kind, Callable[[], inflate.Inflater]], ...] = (
     (b"\x1f\x8b", "tar.gz", inflate.gzip),
@@ -48,10 +49,14 @@ INFLATERS: dict[Kind, Callable[[], inflate.Inflater]] = {kind: make for _, kind,
 
 @dataclass(frozen=True)
 class Entry:
-    """A file in an archive: its safe name, and its bytes, which may be asked for once and before the next entry."""
+    """A file in an archive: its safe name, and its bytes, which may be asked for once and before the next entry.
+
+    ``hides`` is what keeps an inner archive closed: nobody can say which members lie in it.
+    """
 
     name: str
     chunks: Callable[[], Iterator[bytes]]
+    hides: ArchiveError | None = None
 
 
 class OpenArchive(Protocol):
@@ -120,8 +125,10 @@ def _first_block(inflater: inflate.Inflater, head: bytes) -> bytes:
     """The first bytes of a compressed stream; fewer where it is short or damaged."""
     block = b""
     with contextlib.suppress(*_READ_ERRORS, OSError):
-        for chunk in inflater.feed(head):
-            block += chunk
+        # Little by little: of a short stream fed whole nothing would come out when only its checksum at the end is wrong.
+        for at in range(0, len(head), _PEEK_BYTES):
+            for chunk in inflater.feed(head[at : at + _PEEK_BYTES]):
+                block += chunk
             if len(block) >= tarfile.BLOCKSIZE:
                 break
     return block[: tarfile.BLOCKSIZE]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.errors import ArchiveError, DiskError, TransientError
 from pipeline.extract.wanted import MANIFEST
-from pipeline.handoff import Manifest, read_json
+from pipeline.handoff import UNREADABLE, Manifest, read_json
 
 _FOLDER_MODE = 0o750
 _FILE_MODE = 0o640
@@ -48,7 +48,7 @@ def existing_manifest(folder: Path) -> Manifest | None:
     try:
         manifest = Manifest.from_json(read_json(folder / MANIFEST))
         sizes = {member.file: (folder / member.file).stat().st_size for member in manifest.members}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ArchiveError(f"{folder} has no readable {MANIFEST} or lacks a member ({error})", "both", todo) from error
     for member in manifest.members:
         if sizes[member.file] != member.bytes:

@@ -128,7 +128,7 @@ class ExtractManager:
             UnreadableMember: a file that is read is encrypted, or compressed in a way that is not read.
             DiskError: reading failed.
         """
-        return self._stream(archive_path, archive_path.name, file_filter or (lambda name: True), lambda: None, nested, None)
+        return self._stream(archive_path, archive_path.name, file_filter or (lambda name: True), _require_open, nested, None)
 
     def verify_archive(self, archive_path: Path) -> ArchiveReport:
         """Read every member to its end, checksums included.
@@ -162,11 +162,15 @@ class ExtractManager:
         path: Path,
         archive: str,
         accepts: Callable[[str], bool],
-        on_listed: Callable[[], None],
+        on_listed: Callable[[ArchiveError | None], None],
         nested: bool,
         scratch: Path | None,
     ) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Yield what is accepted; ``on_listed`` is called once all names are known, before the first byte if possible."""
+        """Yield what is accepted.
+
+        ``on_listed`` is called once all names are known, before the first byte if possible, with what keeps an inner archive closed.
+        """
+        hidden: ArchiveError | None = None
         with readable(path, archive) as file:
             opened = open_archive(file, archive, self._limits)
             is_listed = opened.is_listed and not nested
@@ -175,12 +179,13 @@ class ExtractManager:
                 entries = entries_within(opened, archive, path.stat().st_size, self._limits, scratch)
             if is_listed:
                 entries = iter([entry for entry in entries if accepts(entry.name)])
-                on_listed()
+                on_listed(None)
             for entry in entries:
+                hidden = hidden or entry.hides
                 if is_listed or accepts(entry.name):
                     yield entry.name, entry.chunks()
             if not is_listed:
-                on_listed()
+                on_listed(hidden)
 
     def _extract_into(
         self, folder: Path, path: Path, archive: str, selection: Selection, validate: bool, nested: bool
@@ -235,6 +240,12 @@ class ExtractManager:
             raise
         except ArchiveError as error:
             self._on_event("extract.unneeded_member_damaged", {"archive": archive, "member": name, "error": str(error)})
+
+
+def _require_open(hidden: ArchiveError | None) -> None:
+    """Raise what keeps an inner archive closed: what was asked for may lie in it."""
+    if hidden is not None:
+        raise hidden
 
 
 def archive_sha256(path: Path, archive: str, expected: str | None) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 from pipeline.errors import ArchiveError
 from pipeline.extract.archive import readable, reading
 from pipeline.extract.cut import LineCutter
-from pipeline.extract.inflate import CHUNK_BYTES
 from pipeline.extract.wanted import MANIFEST
-from pipeline.handoff import Manifest, Member, read_json
+from pipeline.handoff import UNREADABLE, Manifest, Member, read_json
+from pipeline.inflate import CHUNK_BYTES
 
 _MEASURED = ("bytes", "lines", "first_line", "last_line", "crlf", "lf", "unterminated", "widths", "other_widths")
 
@@ -33,7 +33,7 @@ def differences(folder: Path) -> tuple[str, ...]:
     """
     try:
         manifest = Manifest.from_json(read_json(folder / MANIFEST))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ArchiveError(
             f"{folder} has no readable {MANIFEST} ({error})", "the manifest", "remove the folder; the next run extracts again"
         ) from error

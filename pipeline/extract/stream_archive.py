@@ -2,8 +2,8 @@
 
 Sizes are counted while inflating, so that what a header claims does not matter. A TAR has no directory: an unsafe entry is
 found when the reading comes to it, and one behind the last wanted member is found too, because the reading goes on to the
-end. A TAR that stops without its end mark is damaged; tarfile alone would take it for complete. A plain TAR has no checksum of
-its content: there, only the archive's own sha256 tells damage.
+end. A TAR that stops without its end mark, two blocks of zeros, is damaged; tarfile alone would take it for complete. The zeros
+that may pad it behind them say nothing. A plain TAR has no checksum of its content: there, only the archive's own sha256 tells damage.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import IO, cast
 
 from pipeline.catalog.model import Limits
 from pipeline.extract.archive import INFLATERS, Entry, Kind, damaged, reading
-from pipeline.extract.inflate import CHUNK_BYTES, READ_BYTES
 from pipeline.extract.safety import check_count, check_mode, check_size, check_total, not_a_file, safe_name, unsafe
+from pipeline.inflate import CHUNK_BYTES, READ_BYTES
 
-_END_MARK = bytes(tarfile.BLOCKSIZE)
+_END_BLOCK = bytes(tarfile.BLOCKSIZE)
 _TYPES = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
@@ -124,7 +124,7 @@ class TarArchive:
             if name is not None:
                 yield Entry(name, functools.partial(self._chunks, name, header))
         with reading(self._archive):
-            if self._reader.last_read != _END_MARK:
+            if self._reader.last_read != _END_BLOCK or self._reader.read(len(_END_BLOCK)) != _END_BLOCK:
                 raise damaged(self._archive, f"it breaks off, or a header is damaged, after {count} entries")
             self._reader.read_to_end()
 

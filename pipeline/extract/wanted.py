@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.catalog.model import Limits
+from pipeline.catalog.model import Limits, Source
 from pipeline.errors import ArchiveError, ConfigurationError, MemberError
 from pipeline.extract.safety import safe_name
 
@@ -43,6 +43,25 @@ def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: i
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
+    """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
+    tables = [table for table in source.tables_for(year) if table.archive == archive]
+    members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
+    for field in (source.version, *source.expects):
+        if field and field.archive == archive:
+            members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
+    return tuple(members[name] for name in sorted(members))
+
+
+def cuts_of(source: Source, year: int, part_bytes: int, archives: Collection[str] | None = None) -> dict[str, str]:
+    """The cut (see :func:`cut_id`) of each of these archives of a source, by name; of all that it declares unless told."""
+    return {
+        archive.name: cut_id(wanted_members(source, year, archive.name), source.limits, part_bytes, nested=archive.nested)
+        for archive in source.archives
+        if archives is None or archive.name in archives
+    }
 
 
 def _is_file_name(name: str) -> bool:
@@ -102,15 +121,21 @@ class Selection:
         found.append(name)
         return file if len(found) == 1 else None
 
-    def check(self) -> None:
+    def check(self, hidden: ArchiveError | None = None) -> None:
         """Judge the selection when all entries are known.
 
+        Args:
+            hidden: what keeps an inner archive closed, in which anything may lie.
+
         Raises:
+            ArchiveError: that, when a wanted member, required or not, was not found elsewhere.
             MemberError: a required member is missing, one is there twice, or takes the manifest's name.
         """
         for file, names in self._found.items():
             if len(names) > 1:
                 self._refuse(f"{len(names)} entries stand for {file}: {', '.join(names)}", "one")
+        if hidden is not None and any(member.name not in self._found for member in self._members or ()):
+            raise hidden
         for member in self._members or ():
             if member.required and member.name not in self._found:
                 self._refuse(f"no member {' or '.join((member.name, *member.aliases))}", "it, in whichever case and folder")

@@ -14,12 +14,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from pipeline import inflate
 from pipeline.catalog.model import Limits
 from pipeline.errors import ArchiveError, UnreadableMember
-from pipeline.extract import inflate
 from pipeline.extract.archive import Entry, Kind, damaged, reading
-from pipeline.extract.inflate import READ_BYTES, Inflater, crc32
 from pipeline.extract.safety import check_count, check_mode, check_overlap, check_size, check_total, safe_name, too_large, unsafe
+from pipeline.inflate import READ_BYTES, Inflater, crc32
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _END_BYTES = 22

@@ -20,7 +20,7 @@ from pipeline.download.manager import DownloadManager
 from pipeline.download.throttle import SharedBandwidth, SharedSlots
 from pipeline.errors import ConfigurationError
 from pipeline.extract.manager import ExtractManager
-from pipeline.extract.wanted import WantedMember, cut_id
+from pipeline.extract.wanted import cuts_of
 from pipeline.handoff import OnEvent
 from pipeline.load.manager import LoadManager
 from pipeline.observe.events import log_event
@@ -104,20 +104,9 @@ class ImportTask(PipelineTask):
             )
 
 
-def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
-    """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
-    tables = [table for table in source.tables_for(year) if table.archive == archive]
-    members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
-    for field in (source.version, *source.expects):
-        if field and field.archive == archive:
-            members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
-    return tuple(members[name] for name in sorted(members))
-
-
 def cut_of(source: Source, year: int, archive: str) -> str:
     """The hash of what is taken out of an archive and how it is cut."""
-    nested = source.archive(archive).nested
-    return cut_id(wanted_members(source, year, archive), source.limits, settings().part_bytes, nested=nested)
+    return cuts_of(source, year, settings().part_bytes, (archive,))[archive]
 
 
 def table_of(source: Source, name: str) -> Table:

@@ -14,7 +14,7 @@ from pipeline.observe.events import log_event
 from pipeline.releases import ArchiveIdentity, Release, confirmation_path, with_editions
 from pipeline.targets import FileTarget
 from pipeline.tasks.base import PipelineTask, cut_of, settings
-from pipeline.tasks.download import DownloadArchive, downloads_of
+from pipeline.tasks.download import DownloadArchive, downloads_of, known_of
 from pipeline.tasks.extract import ExtractArchive
 
 
@@ -61,7 +61,9 @@ class ConfirmRelease(PipelineTask):
             ReleaseChanged: an archive was replaced, came or went since the probe.
         """
         state, before = settings().state, dict(self.offered().fingerprints)
-        now = with_editions(state, self.source, self.year, survey(self.downloads(), self.of_source(), self.year).fingerprints)
+        # While the publisher's server is down, a mirror can confirm this release, and make no other of it.
+        offer = survey(self.downloads(), self.of_source(), self.year, known=lambda _: known_of(self.offered()), on_event=log_event)
+        now = with_editions(state, self.source, self.year, offer.fingerprints)
         changed = sorted(archive for archive in before.keys() | now.keys() if before.get(archive) != now.get(archive))
         if changed:
             raise ReleaseChanged(

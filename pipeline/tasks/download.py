@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import glob
 import re
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,14 +14,25 @@ from pipeline.catalog.model import Archive
 from pipeline.configuration import progress_folder
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
+from pipeline.download.mirror import Known, KnownArchive
 from pipeline.download.offer import Choice, Places, YearOffer, choose
 from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnArchive, ReleaseChanged
 from pipeline.handoff import Receipt, read_json, receipt_path, write_json
 from pipeline.observe.events import log_event
-from pipeline.releases import EDITION_DIGITS, ArchiveIdentity, Release, archive_file, note_altered, probe_path, with_editions
+from pipeline.releases import (
+    EDITION_DIGITS,
+    ArchiveIdentity,
+    Release,
+    archive_file,
+    last_offered,
+    note_altered,
+    probe_path,
+    with_editions,
+)
 from pipeline.targets import ArchiveTarget, FileTarget, Refusal, read_receipt
 from pipeline.tasks.base import PipelineTask, engine, settings
 from pipeline.tasks.progress import DownloadTold
+from pipeline.tasks.suspicion import read_suspicion, settle, suspect
 
 #: What is wrong with an archive's own bytes, so that asking for the same bytes again is of no use.
 BAD_ARCHIVE = (NotAnArchive, ChecksumMismatch, ArchiveError, MemberError)
@@ -30,7 +42,8 @@ class ProbeRelease(PipelineTask):
     """Ask the source what it has for a tax year, by its policy; a few small requests, some hundred milliseconds.
 
     The file says ``found`` with the release and the tax year that was taken, or ``not_published`` with what is missing: an outcome, not a
-    failure. With ``force`` the receipts of what it found no longer count, so that every archive is fetched again.
+    failure. With ``force`` the receipts of what it found no longer count, so that every archive is fetched again, and what was written down
+    of bad ones is found out anew. An archive that the last extraction found damaged is fetched again once, without force.
     """
 
     as_of = luigi.DateSecondParameter(description="the run's instant, UTC")
@@ -46,7 +59,7 @@ class ProbeRelease(PipelineTask):
     def run(self) -> None:
         """Probe every archive and write what was seen."""
         source = self.of_source()
-        choice = choose(self.downloads(), source, self.year)
+        choice = choose(self.downloads(), source, self.year, known=self.known, on_event=log_event)
         shown = choice.taken or choice.considered[0]
         log_event(
             "probe.chosen",
@@ -67,19 +80,53 @@ class ProbeRelease(PipelineTask):
         found = {"status": "found", "missing": [], "lacks": "", "tax_year": release.year, "release": release.release}
         write_json(self.output().path, document | found)
 
+    def known(self, year: int) -> Known | None:
+        """What the source offered last of a tax year."""
+        release = last_offered(settings().state, self.source, year)
+        return known_of(release) if release else None
+
     def record(self, taken: YearOffer) -> Release:
         """Write down the release that the offer of a tax year is."""
-        state, profile = settings().state, self.of_source().profile
-        fingerprints = with_editions(state, self.source, taken.year, taken.fingerprints)
-        release = Release.of(self.source, taken.year, profile, fingerprints)
+        state = settings().state
+        release = self.release_of(taken)
+        if self.force and self.judge_again(release):
+            release = self.release_of(taken)
         # The release's own file first: a probe's file never names a release that cannot be read.
         release.write(state)
         with transaction(engine()) as cursor:
-            ledger.record_release(cursor, self.source, taken.year, release.release, profile, fingerprints)
-        if self.force:
-            for download in downloads_of(release):
+            ledger.record_release(cursor, self.source, taken.year, release.release, release.profile, release.fingerprints)
+        for download in downloads_of(release):
+            if self.force or download.is_suspected():
                 download.distrust()
         return release
+
+    def release_of(self, taken: YearOffer) -> Release:
+        """The release that the offer of a tax year is."""
+        fingerprints = with_editions(settings().state, self.source, taken.year, taken.fingerprints)
+        return Release.of(self.source, taken.year, self.of_source().profile, fingerprints)
+
+    def judge_again(self, release: Release) -> bool:
+        """Let the extraction's verdicts on bad archives count no more; returns whether the release has another name for it.
+
+        Where what stands in is published already, a verdict that turned out otherwise must be published, too: the archive gets an edition,
+        which makes a release of its own, of the same bytes. One that has an edition for that keeps its verdict.
+        """
+        with transaction(engine()) as cursor:
+            current = ledger.current(cursor, self.source, release.year)
+        is_current = current is not None and current.key.release == release.release
+        folder, is_renamed = settings().state / "members" / self.source / str(release.year), False
+        for download in downloads_of(release):
+            whole = release.fingerprints[download.archive]
+            notes = sorted(folder.glob(f"{glob.escape(f'{download.archive}-{whole}')}-*bad.json"))
+            if download.is_fallback or not notes:
+                continue
+            if not is_current:
+                for note in notes:
+                    note.unlink(missing_ok=True)
+            elif download.identity.edition is None and (receipt := read_receipt(download.output().receipt)):
+                note_altered(settings().state, self.source, release.year, download.file(download.fingerprint), receipt.sha256)
+                is_renamed = True
+        return is_renamed
 
 
 def _policy(choice: Choice) -> dict[str, Any]:
@@ -139,6 +186,7 @@ class DownloadArchive(PipelineTask):
         finally:
             told.close()
         self.compare(receipt, target)
+        settle(target.path, receipt.sha256)
         write_json(target.receipt, receipt)
         target.distrusted.unlink(missing_ok=True)
         target.bad.unlink(missing_ok=True)
@@ -170,9 +218,14 @@ class DownloadArchive(PipelineTask):
         if edition is not None and not receipt.sha256.startswith(edition):
             before = f"sha256 {edition}..."
         elif target.distrusted.is_file():
-            sha256 = read_json(target.distrusted).get("sha256")
+            sha256 = _distrusted_sha256(target)
             before = None if sha256 == receipt.sha256 else f"sha256 {sha256}" if sha256 else "a bad archive"
         if before is None:
+            return
+        suspicion = read_suspicion(target.path)
+        if suspicion and edition is None and not self.of_archive().has_stand_in and suspicion.sha256 == _distrusted_sha256(target):
+            # The bytes before could not be unpacked, and nothing stood in for them: no release was ever made of them.
+            log_event("download.mended", {"archive": self.archive, "sha256": receipt.sha256, "damaged_sha256": suspicion.sha256})
             return
         altered = replace(self.identity, edition=receipt.sha256[:EDITION_DIGITS])
         path = target.path.with_name(self.file(str(altered)))
@@ -193,11 +246,32 @@ class DownloadArchive(PipelineTask):
             if noted.is_file():
                 noted.replace(target.distrusted)
 
+    def suspect(self, error: ArchiveError) -> ArchiveError:
+        """Note that the archive is damaged although it came as it was announced; returns the error with what comes of it."""
+        sha256 = self.output().read().sha256
+        pin = None if self.is_fallback else self.of_archive().sha256.get(self.year)
+        # Other kinds of fault lie in how the archive was made, and a pin says that these are the bytes that were meant.
+        if type(error) is not ArchiveError or (pin is not None and pin.lower() == sha256):
+            return error
+        log_event("download.suspect", {"archive": self.archive, "sha256": sha256, "error": str(error)})
+        return suspect(self.output().path, sha256, error)
+
+    def is_suspected(self) -> bool:
+        """Whether what is here was found damaged, and has been fetched only once."""
+        found, receipt = read_suspicion(self.output().path), read_receipt(self.output().receipt)
+        return found is not None and receipt is not None and found.sha256 == receipt.sha256 and not found.came_again
+
+    def is_judged_again(self) -> bool:
+        """Whether what is here was found damaged, and is to be fetched once more."""
+        return self.output().distrusted.is_file() and read_suspicion(self.output().path) is not None
+
     def last_good(self) -> Receipt | None:
         """The receipt of the archive's release that was fetched last before this one; None: there is none."""
         target = self.output()
-        of_archive = re.compile(rf"{re.escape(self.archive)}(\.fallback)?-[embl]+-[0-9a-f-]+(~[0-9a-f]+)?\.receipt\.json")
-        paths = (path for path in target.path.parent.iterdir() if of_archive.fullmatch(path.name) and path != target.receipt)
+        of_archive = re.compile(rf"{re.escape(self.archive)}(\.fallback)?-[embls]+-[0-9a-f-]+(~[0-9a-f]+)?\.receipt\.json")
+        folder = target.path.parent
+        files = folder.iterdir() if folder.is_dir() else ()
+        paths = (path for path in files if of_archive.fullmatch(path.name) and path != target.receipt)
         receipts = [receipt for path in paths if (receipt := read_receipt(path))]
         return max(receipts, key=lambda receipt: receipt.fetched_at, default=None)
 
@@ -211,4 +285,25 @@ def downloads_of(release: Release) -> list[DownloadArchive]:
         found.append(DownloadArchive(**where, fingerprint=identity.own))
         if identity.fallback is not None:
             found.append(DownloadArchive(**where, fingerprint=identity.fallback, is_fallback=True))
+    return found
+
+
+def _distrusted_sha256(target: ArchiveTarget) -> str | None:
+    """Of the bytes that were here before; None: they were a bad archive, of which only that is noted."""
+    sha256 = read_json(target.distrusted).get("sha256") if target.distrusted.is_file() else None
+    return str(sha256) if sha256 else None
+
+
+def known_of(release: Release) -> Known:
+    """What is known of a release's archives and fallbacks, for holding a mirror's answer against it."""
+    found = {}
+    for download in downloads_of(release):
+        own = read_receipt(download.output().receipt)
+        good = own or download.last_good()
+        found[download.archive, download.is_fallback] = KnownArchive(
+            download.identity.fingerprint,
+            own.sha256 if own else None,
+            good.fetched_at if good else None,
+            good.sha256 if good else None,
+        )
     return found

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import luigi
 
 from pipeline.errors import ArchiveError, ChecksumMismatch, DiskError
+from pipeline.extract.wanted import wanted_members
 from pipeline.handoff import Manifest, Member, write_json
 from pipeline.observe.events import log_event
 from pipeline.releases import ArchiveIdentity
 from pipeline.targets import MembersTarget, Refusal
-from pipeline.tasks.base import PipelineTask, wanted_members
+from pipeline.tasks.base import PipelineTask
 from pipeline.tasks.download import BAD_ARCHIVE, DownloadArchive
 
 
@@ -42,7 +43,7 @@ class ExtractArchive(PipelineTask):
     def output(self) -> MembersTarget:
         """``var/members/<source>/<year>/<archive>-<fingerprint>-<cut>/``."""
         folder = self.folder("members") / f"{self.archive}-{self.fingerprint}-{self.cut}"
-        return MembersTarget(folder, may_be_bad=not self.of_source().archive(self.archive).required)
+        return MembersTarget(folder, may_be_bad=not self.of_source().archive(self.archive).required, on_event=log_event)
 
     def run(self) -> Iterator[DownloadArchive]:
         """Extract, measure, cut."""
@@ -50,7 +51,7 @@ class ExtractArchive(PipelineTask):
         # Luigi starts this anew when the fallback is here: what is known of the first one is not found out twice.
         own = self.requires()
         try:
-            first = Refusal.read(target.first_bad) or self.unpack(own)
+            first = target.first_refusal() or self.unpack(own)
         except DiskError:
             if own.complete():
                 raise
@@ -93,9 +94,12 @@ class ExtractArchive(PipelineTask):
             download.distrust()
             raise DiskError(error.seen, error.expected, "see to the disk; the archive is downloaded again by itself") from error
         except BAD_ARCHIVE as error:
-            if not declared.has_stand_in:
+            told = download.suspect(error) if isinstance(error, ArchiveError) else error
+            if declared.has_stand_in:
+                return Refusal(error.code, str(error))
+            if told is error:
                 raise
-            return Refusal(error.code, str(error))
+            raise told from error
         return None
 
     def give_up(self, refusal: Refusal) -> None:

@@ -2,7 +2,7 @@
 
 luigid gets a sentence and a percentage in turn, at most one call a second, because each is a request of its own. The log gets a line
 every ten seconds where no terminal shows the download. Nothing that goes wrong here is the download's business: when luigid does not
-take a message it is left alone until the task ends.
+take a message it is left alone until the task ends, and what the disk does not take for the terminal is counted in ``download.not_shown``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import luigi
 from luigi.rpc import RPCError
 
 from pipeline.download.progress import Progress, ProgressMeter, remove_progress, write_progress
+from pipeline.errors import DiskError
 from pipeline.observe.events import log_event
 
 LUIGI_EVERY_S = 1.0
@@ -38,6 +39,7 @@ class DownloadTold:
         self._told_luigi_at = self._logged_at = clock()
         self._says_percent = True
         self._is_heard = True
+        self._not_shown, self._why = 0, ""
 
     def __call__(self, event: str, figures: Mapping[str, Any]) -> None:
         """Take an event; all but progress go to the log as they are."""
@@ -47,7 +49,10 @@ class DownloadTold:
         progress, now = self._meter.feed(figures["bytes"], figures["total"]), self._clock()
         is_shown = self._folder is not None and self._folder.is_dir()
         if self._folder is not None and is_shown:
-            write_progress(self._folder, self._key, progress)
+            try:
+                write_progress(self._folder, self._key, progress)
+            except DiskError as error:
+                self._not_shown, self._why = self._not_shown + 1, str(error)
         if not is_shown and now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
             log_event(event, {**figures, "rate_bytes_s": _rounded(progress.rate_bytes_s), "eta_s": _rounded(progress.eta_s)})
@@ -58,7 +63,12 @@ class DownloadTold:
     def close(self) -> None:
         """The download is over, well or not."""
         if self._folder is not None:
-            remove_progress(self._folder, self._key)
+            try:
+                remove_progress(self._folder, self._key)
+            except DiskError as error:
+                self._not_shown, self._why = self._not_shown + 1, str(error)
+        if self._not_shown:
+            log_event("download.not_shown", {"file": self._key, "times": self._not_shown, "error": self._why})
 
     def _tell_luigi(self, progress: Progress) -> None:
         """Send the sentence or, every other time, the percentage where there is one."""

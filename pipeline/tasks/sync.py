@@ -53,8 +53,11 @@ class SyncSource(PipelineTask):
         return publish is None or (publish.complete() and all(download.complete() for download in self.forced(publish)))
 
     def forced(self, publish: PublishRelease) -> list[DownloadArchive]:
-        """What must be here again although the release may be current: with ``force``, every archive of it that was ever here."""
-        downloads = downloads_of(publish.offered()) if self.force else []
+        """What must be here again although the release may be current.
+
+        With ``force`` every archive of it that was ever here; without, those that were found damaged and are fetched once more.
+        """
+        downloads = [download for download in downloads_of(publish.offered()) if self.force or download.is_judged_again()]
         return [download for download in downloads if not download.is_fallback or download.output().path.exists()]
 
     def run(self) -> Iterator[list[DownloadArchive] | PublishRelease]:
@@ -66,8 +69,8 @@ class SyncSource(PipelineTask):
         publish = self.publish()
         if publish is None:
             return
-        if self.force:
-            yield self.forced(publish)
+        if forced := self.forced(publish):
+            yield forced
         with transaction(engine()) as cursor:
             found = ledger.standing(cursor, publish.key)
         if found and found.is_held:

@@ -1,63 +1,244 @@
 """Cerberus rules over whole columns: the same verdicts as a record at a time, at the speed of a column.
 
-In goes a table's declaration; out come the Cerberus schema of a typed record and, compiled from the same rules, checks
-that name the suspects of a whole chunk. Cerberus has the last word: suspects, and some other rows as a sample, go
-through ``cerberus.Validator``, and its errors are what the quarantine shows. A rule that is not compiled makes every row
-a suspect: slower, and never less strict. Each compiled check does what the rule of Cerberus 1.3 does, on values of the
-column's type; a property test holds the two together.
+In goes a table's declaration; out come the Cerberus schema of a typed record and ``apply``, which holds a chunk to it. Compiled
+checks name the suspects, and Cerberus has the last word: each distinct suspect value, each distinct pattern of missing
+values, and a sample of whole rows go through ``cerberus.Validator``, and its messages are what the quarantine shows. A value that
+breaks a rule of its own column is refused, made NULL or cut, as the column's ``on_error`` says; then the rules between columns
+look at what is left, where a nulled value is no value. A sampled row on which Cerberus and ``apply`` differ stops the run.
+A column without rules costs nothing.
 """
 
 from __future__ import annotations
 
-import datetime
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import cerberus
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog.model import Column
-from pipeline.errors import CatalogError
+from pipeline.errors import AccountingError, CatalogError
+from pipeline.transform.check_with import RecordValidator, record_validator
+from pipeline.transform.rule_compile import CERBERUS_TYPES, compile_own, own_rules, row_rules, rules_by_row
+from pipeline.transform.rule_judge import Errors, ValueJudge, Verdict, document_of, judge, without
+from pipeline.transform.rule_kernels import Kernel, Mask, either
+from pipeline.transform.rule_presence import PresenceJudge, States, presence_schema
 
-Mask = npt.NDArray[np.bool_]
-#: Column -> its errors: (Cerberus' rule, Cerberus' message).
-Verdict = Mapping[str, tuple[tuple[str, str], ...]]
-#: Takes a typed column, gives an Arrow boolean array: true where the rule is broken; null values count as kept.
-Check = Callable[[pa.Array], pa.Array]
+__all__ = ["CompiledRules", "Cost", "Ruled", "compile_rules", "document_of", "judge", "record_validator"]
 
-_ORDERED: Final[Mapping[str, Callable[[Any, Any], pa.Array]]] = {"min": pc.less, "max": pc.greater}
+BLANKS: Final = " \t"
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """A chunk after its rules.
+
+    Attributes:
+        rows: the chunk, with the values that a column's ``on_error`` made NULL or cut.
+        refused: row -> column -> rule -> Cerberus' message, for the rows that are to be quarantined.
+        changed: (column, rule) -> the rows whose value was made NULL, under the alphabetically first rule that it broke, so that the
+            counts add up; or (column, ``truncated``) -> those whose value was cut. Refused rows are among them.
+    """
+
+    rows: pa.Table
+    refused: dict[int, Verdict]
+    changed: dict[tuple[str, str], Mask]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What rules without a kernel have cost: ``judged`` values or rows, in ``seconds``."""
+
+    seconds: float
+    judged: int
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A column's own rules, compiled."""
+
+    column: Column
+    #: With the rule's name where it is slow.
+    kernels: tuple[tuple[Kernel, str], ...]
+    judge: ValueJudge
+    #: The rules that have no kernel.
+    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class CompiledRules:
-    """The rules of a table, ready for use.
+    """The rules of a table, ready for use. It remembers verdicts: one object for one process.
 
     Attributes:
-        schema: the Cerberus schema of a typed record.
-        checks: the compiled checks by column.
-        slow: ``column.rule`` for each rule that is not compiled; if there is one, every row is a suspect.
+        schema: the Cerberus schema of a typed record (see :func:`document_of`).
+        slow: ``column.rule`` for each rule that is asked of each distinct value, or of each row; see ``take_costs``.
     """
 
     schema: Mapping[str, Mapping[str, Any]]
-    checks: Mapping[str, tuple[Check, ...]]
     slow: tuple[str, ...]
+    _own: tuple[_Own, ...]
+    _presence: PresenceJudge
+    _by_row: RecordValidator | None
+    _by_row_rules: tuple[str, ...]
+    #: The columns that a sampled row shows to Cerberus: those with a rule, and those that rules look at.
+    _judged: tuple[str, ...]
+    _sampler: RecordValidator
+    _costs: dict[str, Cost] = field(default_factory=dict)
 
-    def suspects(self, table: pa.Table) -> Mask:
-        """Which rows of a typed chunk break a rule, as the compiled checks see it."""
-        mask = np.full(table.num_rows, bool(self.slow))
-        if self.slow:
-            return mask
-        for name, checks in self.checks.items():
-            values = table.column(name).combine_chunks()
-            for check in checks:
-                mask |= pc.fill_null(check(values), False).to_numpy(zero_copy_only=False)
-        return mask
+    def take_costs(self) -> dict[str, Cost]:
+        """What the slow rules have cost since this was asked last, by ``column.rule``."""
+        costs = dict(self._costs)
+        self._costs.clear()
+        return costs
+
+    def apply(
+        self,
+        rows: pa.Table,
+        *,
+        absent: Collection[str] = frozenset(),
+        refused: Mapping[int, Collection[str]] | None = None,
+        sampled: Mask | None = None,
+        where: Callable[[int], str] = "row {} of a chunk".format,
+    ) -> Ruled:
+        """Hold a typed chunk to the rules.
+
+        Args:
+            rows: a column for each of the table's, typed.
+            absent: the columns that the layout does not have; a NULL there breaks no ``nullable = false``.
+            refused: row -> the columns whose value typing has refused. They are NULL in ``rows``, are not judged again, and are there
+                for the rules of other columns.
+            sampled: the rows that go through Cerberus though nothing is suspect; None: none.
+            where: names a row in the message of an error.
+
+        Raises:
+            AccountingError: Cerberus and the compiled rules differ on a sampled row.
+        """
+        refused = {} if refused is None else refused
+        found: dict[int, Verdict] = {}
+        changed: dict[tuple[str, str], Mask] = {}
+        for own in self._own:
+            if own.column.name not in absent:
+                rows = self._apply_own(own, rows, found, changed)
+        self._apply_presence(rows, absent, refused, found)
+        self._apply_by_row(rows, absent, refused, found)
+        if sampled is not None:
+            self._compare(rows, absent, refused, found, np.flatnonzero(sampled).tolist(), where)
+        return Ruled(rows, found, changed)
+
+    def _apply_own(self, own: _Own, rows: pa.Table, found: dict[int, Verdict], changed: dict[tuple[str, str], Mask]) -> pa.Table:
+        """One column's own rules, and what its policy makes of the values that break them."""
+        name = own.column.name
+        values = _one_piece(rows.column(name))
+        if values.null_count == len(values):
+            return rows
+        broken = self._judge_values(own, values) if own.unknown else either(self._broken(own, values))
+        if broken is None:
+            return rows
+        at = np.flatnonzero(broken)
+        suspects = zip(at.tolist(), values.take(pa.array(at)).to_pylist(), strict=True)
+        bad = [(row, value, errors) for row, value in suspects if (errors := own.judge.errors(value))]
+        if own.column.on_error == "null":
+            by_rule: dict[str, list[int]] = {}
+            for row, _, errors in bad:
+                by_rule.setdefault(next(iter(errors)), []).append(row)
+            if not bad:
+                return rows
+            changed.update({(name, rule): _rows_mask(len(values), at_rule) for rule, at_rule in by_rule.items()})
+            nulled = pa.array(_rows_mask(len(values), [row for row, _, _ in bad]))
+            return _replaced(rows, name, pc.if_else(nulled, pa.scalar(None, values.type), values))
+        cuts: dict[int, str] = {}
+        for row, value, errors in bad:
+            if own.column.on_error == "truncate" and "maxlength" in errors:
+                cuts[row] = value[: own.column.rules["maxlength"]].rstrip(BLANKS)
+                errors = own.judge.errors(cuts[row])
+            if errors:
+                found.setdefault(row, {})[name] = dict(errors)
+        if not cuts:
+            return rows
+        mask = changed[name, "truncated"] = _rows_mask(len(values), list(cuts))
+        return _replaced(rows, name, pc.replace_with_mask(values, pa.array(mask), pa.array(list(cuts.values()), values.type)))
+
+    def _broken(self, own: _Own, values: pa.Array) -> Iterator[Mask | None]:
+        """Which values break each of the compiled rules."""
+        for kernel, slow in own.kernels:
+            started = time.perf_counter()
+            yield kernel(values)
+            if slow:
+                self._spend([f"{own.column.name}.{slow}"], time.perf_counter() - started, len(values) - values.null_count)
+
+    def _judge_values(self, own: _Own, values: pa.Array) -> Mask | None:
+        """Which values Cerberus refuses, each distinct one asked for once."""
+        started = time.perf_counter()
+        encoded = pc.dictionary_encode(values)
+        verdicts = pa.array([bool(own.judge.errors(value)) for value in encoded.dictionary.to_pylist()], pa.bool_())
+        broken: Mask = pc.fill_null(verdicts.take(encoded.indices), False).to_numpy(zero_copy_only=False)
+        self._spend([f"{own.column.name}.{rule}" for rule in own.unknown], time.perf_counter() - started, len(verdicts))
+        return broken if broken.any() else None
+
+    def _spend(self, rules: Sequence[str], seconds: float, judged: int) -> None:
+        """Add to what slow rules have cost; those of one column are judged together, so that each gets its share of the time."""
+        for rule in rules:
+            before = self._costs.get(rule, Cost(0.0, 0))
+            self._costs[rule] = Cost(before.seconds + seconds / len(rules), before.judged + judged)
+
+    def _apply_presence(
+        self, rows: pa.Table, absent: Collection[str], refused: Mapping[int, Collection[str]], found: dict[int, Verdict]
+    ) -> None:
+        """``required``, ``nullable``, ``dependencies`` and ``excludes``, by which columns have a value."""
+        names = self._presence.names
+        if not names:
+            return
+        states = States(rows, names, self.schema, absent, refused)
+        suspects = np.flatnonzero(states.suspects())
+        if not len(suspects):
+            return
+        for row, pattern in zip(suspects.tolist(), states.patterns(suspects), strict=True):
+            for name, errors in self._presence.verdict(pattern).items():
+                found.setdefault(row, {}).setdefault(name, {}).update(errors)
+
+    def _apply_by_row(
+        self, rows: pa.Table, absent: Collection[str], refused: Mapping[int, Collection[str]], found: dict[int, Verdict]
+    ) -> None:
+        """The rules that look at other columns' values: every row through Cerberus."""
+        if self._by_row is None:
+            return
+        started = time.perf_counter()
+        for row, record in enumerate(rows.to_pylist()):
+            document = self._document(record, absent, refused.get(row, ()))
+            for name, errors in without(judge(self._by_row, document), refused.get(row, ())).items():
+                found.setdefault(row, {}).setdefault(name, {}).update(errors)
+        self._spend(self._by_row_rules, time.perf_counter() - started, rows.num_rows)
+
+    def _document(self, record: Mapping[str, Any], absent: Collection[str], refused: Collection[str]) -> dict[str, Any]:
+        """A row as Cerberus sees it."""
+        document = document_of({name: value for name, value in record.items() if name not in absent}, self.schema)
+        return {**document, **dict.fromkeys(refused)}
+
+    def _compare(
+        self,
+        rows: pa.Table,
+        absent: Collection[str],
+        refused: Mapping[int, Collection[str]],
+        found: Mapping[int, Verdict],
+        sampled: list[int],
+        where: Callable[[int], str],
+    ) -> None:
+        """Show whole rows to Cerberus, as they are after the policies, and stop where its verdict is another one."""
+        if not self._judged or not sampled:
+            return
+        for row, record in zip(sampled, rows.select(self._judged).take(pa.array(sampled)).to_pylist(), strict=True):
+            not_again = [name for name in refused.get(row, ()) if name in self._judged]
+            verdict = without(judge(self._sampler, self._document(record, absent, not_again)), not_again)
+            ours = found.get(row, {})
+            if verdict != ours:
+                raise AccountingError(
+                    f"{where(row)}: Cerberus refuses {_told(verdict)}, the compiled rules {_told(ours)}",
+                    "the same verdict from both",
+                    "this is a defect of the compiled rules: report it with the schema file",
+                )
 
 
 def compile_rules(columns: Sequence[Column]) -> CompiledRules:
@@ -66,140 +247,55 @@ def compile_rules(columns: Sequence[Column]) -> CompiledRules:
     Raises:
         CatalogError: a rule that Cerberus does not know, or whose value it, or the column's type, cannot take.
     """
-    schema = {column.name: {"nullable": not column.required, **_typed(column)} for column in columns}
-    checks: dict[str, tuple[Check, ...]] = {}
+    schema: dict[str, dict[str, Any]] = {}
+    by_row: dict[str, dict[str, Any]] = {}
+    own: list[_Own] = []
     slow: list[str] = []
     for column in columns:
-        compiled: list[Check] = [pc.is_null] if column.required else []
-        for rule, limit in schema[column.name].items():
-            if rule == "nullable":
-                continue
-            check = _compile(rule, limit, column)
-            if check is None:
-                slow.append(f"{column.name}.{rule}")
-            else:
-                compiled.append(check)
-        if compiled:
-            checks[column.name] = tuple(compiled)
-    record_validator(schema)
-    return CompiledRules(schema, checks, tuple(slow))
+        rules, around = own_rules(column), rules_by_row(column)
+        type_rule = {"type": CERBERUS_TYPES[column.type.kind]}
+        schema[column.name] = {**type_rule, **row_rules(column), **rules, **around}
+        if around:
+            by_row[column.name] = {"nullable": True, **type_rule, **around}
+        if rules:
+            record_validator({column.name: rules})  # Cerberus knows them, or says so, before they are compiled
+            kernels, unknown = compile_own(rules, column)
+            own.append(_Own(column, tuple(kernels), ValueJudge(column.name, {**type_rule, **rules}), tuple(unknown)))
+            slow += [f"{column.name}.{rule}" for rule in (*unknown, *filter(None, (name for _, name in kernels)))]
+        if column.on_error == "truncate" and not column.rules.get("maxlength"):
+            raise CatalogError(f"column {column.name}: truncate to nothing", "a maxlength of at least 1", "correct the schema file")
+    by_row_rules = tuple(f"{name}.{rule}" for name, rules in by_row.items() for rule in rules if rule not in ("nullable", "type"))
+    presence = presence_schema(schema)
+    judged = tuple(name for name in schema if name in presence or name in by_row or any(one.column.name == name for one in own))
+    if by_row:
+        judged = tuple(schema)  # such a rule may look at any column
+    return CompiledRules(
+        schema=schema,
+        slow=(*slow, *by_row_rules),
+        _own=tuple(own),
+        _presence=PresenceJudge(presence),
+        _by_row=record_validator({name: by_row.get(name, {"nullable": True}) for name in schema}) if by_row else None,
+        _by_row_rules=by_row_rules,
+        _judged=judged,
+        _sampler=record_validator({name: schema[name] for name in judged}),
+    )
 
 
-def record_validator(schema: Mapping[str, Mapping[str, Any]]) -> cerberus.Validator:
-    """A Cerberus validator of typed records; columns without rules are let through.
-
-    Raises:
-        CatalogError: Cerberus refuses the schema.
-    """
-    try:
-        return cerberus.Validator({name: dict(rules) for name, rules in schema.items()}, allow_unknown=True)
-    except cerberus.SchemaError as error:
-        raise CatalogError(f"rules that Cerberus refuses: {error}", "rules of Cerberus 1.3", "correct the schema file") from error
+def _one_piece(column: pa.ChunkedArray) -> pa.Array:
+    """A column of a table as one array, without a copy where it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([*column.chunks, pa.array([], column.type)])
 
 
-def judge(validator: cerberus.Validator, record: Mapping[str, Any]) -> Verdict:
-    """Cerberus' errors on one typed record, by column; empty when the record is good."""
-    # Nothing is normalised: the record is typed already, and Cerberus would copy its whole schema for each record.
-    if validator.validate(record, normalize=False):
-        return {}
-    verdict: dict[str, tuple[tuple[str, str], ...]] = {}
-    for name, messages in validator.errors.items():
-        rules = [error.rule for error in validator.document_error_tree[name].errors]
-        texts = [str(message) for message in messages]
-        if len(rules) != len(texts):  # a rule of rules (anyof): its message, and a list of those within it
-            rules, texts = rules[:1], ["; ".join(texts)]
-        verdict[name] = tuple(zip(rules, texts, strict=True))
-    return verdict
+def _replaced(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return rows.set_column(rows.column_names.index(name), rows.schema.field(name), values)
 
 
-def _typed(column: Column) -> dict[str, Any]:
-    """A column's rules with their limits in the column's own type (a date's ISO text becomes a date)."""
-    try:
-        return {
-            rule: _typed_limit(limit, column) if rule in ("min", "max", "allowed", "forbidden") else limit
-            for rule, limit in column.rules.items()
-        }
-    except (ValueError, ArithmeticError) as error:
-        raise CatalogError(
-            f"column {column.name}: a rule's limit that is no {column.type.sql} ({error})",
-            f"limits of the type {column.type.sql}",
-            "correct the schema file",
-        ) from error
+def _rows_mask(count: int, rows: list[int]) -> Mask:
+    mask = np.zeros(count, dtype=np.bool_)
+    mask[rows] = True
+    return mask
 
 
-def _typed_limit(limit: Any, column: Column) -> Any:
-    if isinstance(limit, (list, tuple)):
-        return [_typed_limit(item, column) for item in limit]
-    if column.type.kind == "date" and isinstance(limit, str):
-        return datetime.date.fromisoformat(limit)
-    if column.type.kind == "numeric" and isinstance(limit, (float, str)):
-        return Decimal(str(limit))  # as written in the file: 0.1 is a tenth
-    return limit
-
-
-def _compile(rule: str, limit: Any, column: Column) -> Check | None:
-    """The check of a rule, or None if the rule is not compiled."""
-    kind = column.type.kind
-    if rule in _ORDERED:
-        return _ordered_check(rule, limit)
-    if rule == "allowed":
-        return lambda values: _broken_by_distinct(values, lambda value: value not in limit)
-    if rule == "forbidden":
-        return lambda values: _broken_by_distinct(values, lambda value: value in limit)
-    if rule in ("minlength", "maxlength") and isinstance(limit, int):
-        if kind != "text":  # Cerberus measures what can be iterated over, of our types text alone
-            return _never_broken
-        compare = pc.less if rule == "minlength" else pc.greater
-        return lambda values: compare(pc.utf8_length(values), limit)
-    if rule == "regex" and isinstance(limit, str):
-        return _regex_check(limit, column) if kind == "text" else _never_broken
-    return None
-
-
-def _ordered_check(rule: str, limit: Any) -> Check:
-    """``min`` or ``max``: by Arrow where it can hold the limit in the column's type, else a distinct value at a time."""
-    compare = _ORDERED[rule]
-
-    def is_broken(value: Any) -> bool:
-        try:
-            return bool(value < limit if rule == "min" else value > limit)
-        except TypeError:  # as Cerberus does: what cannot be compared is not judged
-            return False
-
-    def check(values: pa.Array) -> pa.Array:
-        if not pa.types.is_string(values.type):
-            try:
-                bound = pa.scalar(limit, values.type)
-            except (pa.ArrowException, OverflowError, TypeError, ValueError):
-                bound = None  # 10 ** 20 as a bigint: Python compares it exactly
-            if bound is not None and bound.as_py() == limit:  # Arrow makes 0 of 0.5
-                return compare(values, bound)
-        return _broken_by_distinct(values, is_broken)
-
-    return check
-
-
-def _regex_check(pattern: str, column: Column) -> Check:
-    r"""As Cerberus matches: from the start, with ``$`` added at the end if it is not there.
-
-    Python's own ``re`` runs on each distinct text. Arrow's engine is another one: its ``\d`` knows ASCII digits only, and
-    its ``$`` does not match before a line feed at the end.
-    """
-    try:
-        match = re.compile(pattern if pattern.endswith("$") else pattern + "$").match
-    except re.error as error:
-        raise CatalogError(
-            f"column {column.name}: the regex {pattern!r} ({error})", "a regular expression of Python", "correct the schema file"
-        ) from error
-    return lambda values: _broken_by_distinct(values, lambda text: match(text) is None)
-
-
-def _broken_by_distinct(values: pa.Array, is_broken: Callable[[Any], bool]) -> pa.Array:
-    """Judge each distinct value once; NULL is kept by every rule."""
-    encoded = pc.dictionary_encode(values)
-    broken = pa.array([is_broken(value) for value in encoded.dictionary.to_pylist()], pa.bool_())
-    return broken.take(encoded.indices)
-
-
-def _never_broken(values: pa.Array) -> pa.Array:
-    return pa.array(np.zeros(len(values), dtype=bool))
+def _told(verdict: Mapping[str, Errors]) -> str:
+    """Columns and rules of a verdict, without what it says of the values."""
+    return ", ".join(f"{name} ({', '.join(errors)})" for name, errors in sorted(verdict.items())) or "nothing"

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog.model import Column, Table
-from pipeline.errors import AccountingError, CatalogError, VintageError
+from pipeline.errors import CatalogError, VintageError
 from pipeline.handoff import Member, OnEvent, Part, PartReport, ignore, read_json
 from pipeline.transform.coerce import Mask, Refusal, coerce_column, coerce_text, declared_nulls, reader_of
 from pipeline.transform.header import Reading
 from pipeline.transform.output import REPORT, PartFolder, Quarantined
 from pipeline.transform.reader import Chunk, read_delimited, read_fixed_width
 from pipeline.transform.row_hash import row_hashes
-from pipeline.transform.rules import compile_rules, judge, record_validator
+from pipeline.transform.rules import compile_rules, document_of, record_validator
 from pipeline.transform.tally import Tally, Typed
 
 
@@ -107,15 +107,26 @@ class DataTransformer:
     ) -> dict[str, list[str]]:
         """Cerberus' verdict on one typed record.
 
+        >>> from pipeline.catalog.model import ColumnType
+        >>> acct = Column("acct", ColumnType("text"), "acct", required=True, rules={"regex": "[0-9]{13}"})
+        >>> table = Table("hcad", "roll", "a", "roll.txt", (), True, None, ("acct",), (), "quarantine", (), (acct,))
+        >>> transformer = DataTransformer(table)
+        >>> transformer.validate_record({"acct": "0010010000013"}, transformer.rules.schema)
+        {}
+        >>> transformer.validate_record({"acct": None}, transformer.rules.schema)
+        {'acct': ['required field']}
+        >>> transformer.validate_record({"acct": "13"}, transformer.rules.schema)
+        {'acct': ["value does not match regex '[0-9]{13}'"]}
+
         Args:
-            record: column -> typed value or None.
+            record: column -> typed value, or None: no value.
             validation_rules: a Cerberus schema, for example ``self.rules.schema``.
 
         Returns:
             Column -> messages; empty when the record is good.
         """
         validator = self._validator if validation_rules is self.rules.schema else record_validator(validation_rules)
-        validator.validate(record, normalize=False)
+        validator.validate(document_of(record, validation_rules), normalize=False)
         return dict(validator.errors)
 
     def normalize_data(
@@ -211,10 +222,16 @@ class DataTransformer:
         typed = self._type_chunk(chunk)
         messages = typed.messages()
         self._mark_other_years(typed.rows, messages)
-        suspect = self.rules.suspects(typed.rows)
-        sampled = chunk.line_numbers % self.sample_every == 0
-        for row in np.flatnonzero(suspect | sampled).tolist():
-            self._judge_row(chunk, typed, row, bool(suspect[row]), messages)
+        ruled = self.rules.apply(
+            typed.rows,
+            absent=frozenset(column.name for column in self.table.columns if column.name not in chunk.frame.columns),
+            refused={row: tuple(columns) for row, columns in messages.items()},
+            sampled=chunk.line_numbers % self.sample_every == 0,
+            where=lambda row: f"line {int(chunk.line_numbers[row])} of {self.table.qualified}",
+        )
+        for row, verdict in ruled.refused.items():
+            for name, errors in verdict.items():
+                messages.setdefault(row, {}).setdefault(name, {}).update(errors)
         refused = [
             Quarantined(line.line, line.raw, {"*": [f"line {message}" for message in line.reasons.values()]})
             for line in chunk.refused
@@ -227,7 +244,8 @@ class DataTransformer:
         is_good = np.ones(typed.rows.num_rows, dtype=bool)
         is_good[list(messages)] = False
         tally.nulled.update({key: int((mask & is_good).sum()) for key, mask in typed.nulled.items()})
-        rows = typed.rows.append_column("line", pa.array(chunk.line_numbers))
+        tally.nulled.update({f"{name}:{rule}": int((mask & is_good).sum()) for (name, rule), mask in ruled.changed.items()})
+        rows = ruled.rows.append_column("line", pa.array(chunk.line_numbers))
         rows = rows if is_good.all() else rows.filter(pa.array(is_good))
         rows = rows.append_column("row_hash", row_hashes(rows, self.table.columns))
         return rows, sorted(refused, key=lambda line: line.line)
@@ -285,22 +303,3 @@ class DataTransformer:
             for reason, mask in coerced.refusals.items():
                 target[column.name, reason] = mask
         return Typed(pa.table(arrays), refused, {f"{name}:{reason}": mask for (name, reason), mask in nulled.items()})
-
-    def _judge_row(
-        self, chunk: Chunk, typed: Typed, row: int, is_suspect: bool, messages: dict[int, dict[str, dict[str, str]]]
-    ) -> None:
-        """Add Cerberus' errors on a row to its messages."""
-        already = messages.get(row, {})
-        record = {name: value for name, value in typed.rows.slice(row, 1).to_pylist()[0].items() if name not in already}
-        verdict = judge(self._validator, record)
-        if verdict and not is_suspect:
-            broken = ", ".join(f"{name} ({rule})" for name, errors in verdict.items() for rule, _ in errors)
-            where = f"line {int(chunk.line_numbers[row])} of {self.table.qualified}"
-            raise AccountingError(
-                f"{where}: Cerberus refuses {broken}, the compiled rules do not",
-                "the same verdict from both",
-                "this is a defect of the compiled rules: report it with the schema file",
-            )
-        for name, errors in verdict.items():
-            reasons = messages.setdefault(row, {}).setdefault(name, {})
-            reasons.update({"required" if rule == "nullable" else rule: message for rule, message in errors})

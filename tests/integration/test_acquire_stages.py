@@ -13,41 +13,14 @@ from itertools import pairwise
 
 import luigi
 import pytest
+from fixtures.tiny_county import write_county
 from luigi.rpc import RPCError
 
-from pipeline.errors import ChecksumMismatch, NotAnArchive, ReleaseChanged
+from pipeline.errors import ChecksumMismatch, DownloadError, NotAnArchive, ReleaseChanged
 from pipeline.releases import ArchiveIdentity, Release
 from pipeline.settings import process_settings, process_sources
 
 DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
-SOURCE = """\
-[source]
-name = "tiny"
-title = "t"
-publisher = "p"
-homepage = "https://tiny.example/"
-licence = "l"
-base_url = "{url}"
-tax_years = [2025]
-allow_addresses = ["127.0.0.0/8"]
-[archives.roll]
-path = "{{year}}/Roll.zip"
-{roll}
-[archives.hearings]
-path = "{{year}}/Hearings.zip"
-required = false
-"""
-TABLE = """\
-[table]
-name = "{name}"
-archive = "{archive}"
-member = "{name}.txt"
-key = ["acct"]
-[[layout]]
-format = "delimited"
-[columns]
-acct = {{ type = "text", required = true }}
-"""
 
 
 def packed(text, size=0):
@@ -63,7 +36,7 @@ class Server:
     """Bodies by path, each with an ETag that a test may keep while it changes the body."""
 
     def __init__(self):
-        self.bodies, self.asked = {}, []
+        self.bodies, self.asked, self.is_down = {}, [], False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -76,7 +49,9 @@ class Server:
             def answer(self, *, with_body):
                 outer.asked.append(f"{self.command} {self.path}")
                 body, etag = outer.bodies.get(self.path, (None, None))
-                self.send_response(404 if body is None else 200)
+                if outer.is_down:
+                    body, etag = b"down", None
+                self.send_response(503 if outer.is_down else 404 if body is None else 200)
                 self.send_header("Content-Length", str(len(body or b"")))
                 if etag:
                     self.send_header("ETag", etag)
@@ -113,14 +88,11 @@ def tasks(tmp_path, server, database_url, monkeypatch):
 
     config = luigi.configuration.get_config()
     folder = tmp_path / "schemas" / "tiny"
-    folder.mkdir(parents=True)
     before = {("catalog", "path"): config.get("catalog", "path", "")}
     changed = {}
 
-    def declare(roll="", **download):
-        (folder / "source.toml").write_text(SOURCE.format(url=server.url, roll=roll))
-        for name, archive in (("owner", "roll"), ("protest", "hearings")):
-            (folder / f"{name}.toml").write_text(TABLE.format(name=name, archive=archive))
+    def declare(roll="", mirrors=(), **download):
+        write_county(folder, server.url, roll=roll, mirrors=mirrors)
         for key, value in download.items():
             changed.setdefault(("download", key), config.get("download", key, ""))
             config.set("download", key, value)
@@ -288,6 +260,67 @@ def test_pinned_bytes_are_the_only_ones_that_are_taken(tasks, server):
     downloads(tasks, probe(tasks, 2))["roll"].run()
 
 
+def test_mirror_confirms_and_brings_the_release_that_is_known_and_no_other(tasks, server):
+    mirror = Server()
+    try:
+        tasks.declare(mirrors=(mirror.url,), backoff_s="0.01")
+        for place in (server, mirror):
+            place.put("Roll", packed("1"))
+        monday = probe(tasks, 1)
+        # The publisher goes down between the probe and the download, and stays down.
+        server.is_down = True
+        downloads(tasks, monday)["roll"].run()
+        confirm(tasks, monday).run()
+        assert confirm(tasks, monday).complete()
+        assert probe(tasks, 2).release == monday.release
+        noted = tasks.ProbeRelease(source="tiny", year=2025, as_of=dt.datetime(2026, 1, 1, 0, 0, 2)).output().read()["archives"]["roll"]
+        assert noted["url"].startswith(mirror.url) and noted["instead_of"].startswith(server.url) and "503" in noted["reason"]
+        mirror.put("Roll", packed("0"))
+        with pytest.raises(DownloadError, match=r"release offered last.*the last good archive stays, of 20"):
+            probe(tasks, 3)
+        with pytest.raises(DownloadError):
+            confirm(tasks, monday).run()
+        mirror.is_down = True
+        with pytest.raises(DownloadError, match=r"503.*; then .*503.*the last good archive stays, of 20"):
+            probe(tasks, 4)
+    finally:
+        mirror.stop()
+
+
+def test_pinned_archive_is_had_from_a_mirror_whose_validators_say_nothing(tasks, server):
+    mirror, body = Server(), packed("1")
+    try:
+        tasks.declare(roll=f'sha256 = {{ 2025 = "{hashlib.sha256(body).hexdigest()}" }}', mirrors=(mirror.url,), backoff_s="0.01")
+        server.is_down = True
+        mirror.put("Roll", packed("2"))
+        with pytest.raises(DownloadError, match=r"Hearings.*404"):
+            probe(tasks, 1)
+        mirror.put("Hearings", packed("1"))
+        release = probe(tasks, 2)
+        assert release.fingerprints["roll"] == f"s-{hashlib.sha256(body).hexdigest()[:12]}"
+        with pytest.raises(DownloadError, match=hashlib.sha256(packed("2")).hexdigest()):
+            downloads(tasks, release)["roll"].run()
+        mirror.put("Roll", body)
+        for download in downloads(tasks, release).values():
+            download.run()
+        confirm(tasks, release).run()
+        # The publisher is back, with its own validators: another release, of the same bytes.
+        server.is_down = False
+        server.put("Roll", body)
+        server.put("Hearings", packed("1"))
+        assert probe(tasks, 3).fingerprints["roll"].startswith("e-")
+        # And down again: what is here has the pinned bytes.
+        downloads(tasks, probe(tasks, 4))["roll"].run()
+        server.is_down = True
+        assert probe(tasks, 5).release == probe(tasks, 4).release
+        # A pin that was changed meanwhile does not vouch for what was probed by another one.
+        tasks.declare(mirrors=(mirror.url,), backoff_s="0.01")
+        with pytest.raises(ReleaseChanged, match="the pin is gone"):
+            downloads(tasks, release)["roll"].run()
+    finally:
+        mirror.stop()
+
+
 def test_configured_bandwidth_is_kept_and_the_log_tells_how_far_it_is(tasks, server, caplog, monkeypatch):
     tasks.declare(bandwidth="1MB")
     monkeypatch.setattr("pipeline.tasks.progress.LOG_EVERY_S", 1.0)
@@ -341,6 +374,19 @@ def test_progress_is_written_for_the_runs_terminal_while_it_looks(tasks, server,
     rates = [progress["rate_bytes_s"] for progress in found if progress["rate_bytes_s"] is not None]
     assert rates and all(0 < rate < 2_000_000 for rate in rates) and found[-1]["total"] > 4_000_000
     assert list(folder.iterdir()) == []
+
+
+def test_progress_that_the_disk_does_not_take_fails_no_download_and_is_counted(tasks, server, monkeypatch, caplog):
+    monkeypatch.setenv("HCAD_PIPELINE_RUN_ID", "7")
+    tasks.declare(bandwidth="1MB")
+    server.put("Roll", packed("1", 1_500_000))
+    download = downloads(tasks, probe(tasks, 1))["roll"]
+    (process_settings().state / "progress" / "run-7" / f"{download.output().path.name}.json").mkdir(parents=True)
+    caplog.set_level(logging.INFO, logger="pipeline")
+    download.run()
+    assert download.complete()
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("download.not_shown")]
+    assert "times=2" in line and "cannot be written" in line
 
 
 def test_settings_reach_the_download_stage(tasks, server):

@@ -73,6 +73,29 @@ def test_nothing_goes_while_something_is_being_staged_or_nothing_is_current(worl
     assert len(left(state, "parts")) == 3
 
 
+def test_edition_that_is_no_releases_goes_though_its_name_begins_as_one_that_is(world, state):
+    archives, members = (state / kind / "county" / "2025" for kind in ("archives", "members"))
+    (archives / "roll-c111~0a").write_bytes(b"x")
+    (archives / "roll-c111~0a.receipt.json").write_bytes(b"x")
+    (members / "roll-c111~0a-cut").mkdir()
+    (members / "roll-c111-more-cut.bad.json").write_bytes(b"x")
+    sweep(world.engine, state, "county", 2025)
+    assert left(state, "archives") == ["roll-b111", "roll-b111.receipt.json", "roll-c111", "roll-c111.receipt.json"]
+    assert left(state, "members") == ["roll-c111-cut"]
+
+
+def test_members_and_notes_of_what_is_no_longer_asked_for_go(world, state):
+    members = state / "members" / "county" / "2025"
+    for name in ("roll-c111-cut.first-bad.json", "roll-c111-old.bad.json", "roll-b111-cut.bad.json"):
+        (members / name).write_bytes(b"x")
+    (members / "roll-c111-old").mkdir()
+    sweep(world.engine, state, "county", 2025, keep=Retention(members=2), cuts={"roll": "cut"})
+    assert left(state, "members") == ["roll-b111-cut", "roll-c111-cut", "roll-c111-cut.first-bad.json"]
+    # Nothing was made of another limit yet: what was asked for before is still what is live, and why.
+    sweep(world.engine, state, "county", 2025, cuts={"roll": "other"})
+    assert left(state, "members") == ["roll-c111-cut", "roll-c111-cut.first-bad.json"]
+
+
 def test_fallback_and_edition_of_a_kept_release_stay_with_it(world, state):
     with transaction(world.engine) as cursor:
         cursor.execute("update etl.release set archives = %s where release = 'c'", [Json({"roll": "c111~0a+f222"})])

@@ -87,6 +87,49 @@ def test_json_holds_every_round_and_the_verdict(bench, speed, tmp_path):
     assert found["absolute"] == {"ours_s": {"median": 22.5, "values": [30.0, 10.0, 20.0, 25.0]}}
 
 
+@pytest.fixture
+def sized(bench):
+    """A suite with options, one figure of which is measured with a switch only."""
+
+    @bench.suite(
+        "sized",
+        bench.Target("rows", 500.0),
+        bench.Target("big rows", 500.0, only_with="big"),
+        options=(bench.Option("rows", 300, "how many"), bench.Option("big", False, "more")),
+    )
+    def measure(number, folder, *, rows, big):
+        return {"rows": float(rows), **({"big rows": 10.0 * rows} if big else {})}
+
+    return bench.SUITES["sized"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "figures"),
+    [
+        ([], {"rows": 300.0}),
+        (["--rows", "7"], {"rows": 7.0}),
+        (["--big", "--rows", "7"], {"rows": 7.0, "big rows": 70.0}),
+    ],
+)
+def test_options_reach_the_suite_and_a_figure_may_need_one(bench, sized, arguments, figures, tmp_path):
+    assert bench.main(["sized", "--rounds", "1", "--json", str(tmp_path / "f.json"), *arguments]) == 0
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert {figure["name"]: figure["median"] for figure in found["figures"]} == figures
+    assert found["options"] == {"rows": int(figures["rows"]), "big": "--big" in arguments}
+
+
+def test_option_of_another_suite_is_refused(bench, speed, sized, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["speed", "--rows", "7"])
+    assert ended.value.code == 2
+    assert "speed takes no --rows" in capsys.readouterr().err
+
+
+def test_list_says_which_figure_needs_an_option(bench, sized, capsys):
+    bench.main(["--list"])
+    assert "big rows: at most 500.00.  (--big)" in capsys.readouterr().out
+
+
 def test_list_names_suites_and_targets_and_measures_nothing(bench, speed, capsys):
     assert bench.main(["--list"]) == 0
     assert capsys.readouterr().out == "speed: Made-up speed.\n  ours / floor: at most 2.00. Ours to theirs\n"
@@ -150,13 +193,13 @@ def test_the_script_lists_the_suites_that_are_there_from_any_folder(tmp_path):
     done = command("--list", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     suites = [line.split(":")[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert {"stages", "acquire"} <= set(suites)
+    assert {"stages", "acquire", "transform"} <= set(suites)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stages", "acquire"])
+@pytest.mark.parametrize("name", ["stages", "acquire", "transform --rows 5000 --big"])
 def test_the_stages_are_measured_for_real(tmp_path, name):
-    done = command(name, "--rounds", "1", "--json", str(tmp_path / "stages.json"), cwd=tmp_path, timeout=600)
+    done = command(*name.split(), "--rounds", "1", "--json", str(tmp_path / "stages.json"), cwd=tmp_path, timeout=600)
     # One round is too few to judge by: both verdicts are fine here, an error is not.
     assert done.returncode in (0, 1), done.stderr
     assert "Traceback" not in done.stderr

@@ -1,8 +1,10 @@
 """The identity of an archive reads back as it was written, and a file is named after it."""
 
+import multiprocessing
+
 import pytest
 
-from pipeline.releases import ArchiveIdentity, Release, archive_file, archive_files, note_altered, read_stand_ins, with_editions
+from pipeline.releases import ArchiveIdentity, Release, archive_file, archive_files, is_file_of, note_altered, read_stand_ins, with_editions
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,57 @@ def test_what_stands_in_is_told_of_this_release_only_and_the_last_word_counts(tm
     }
     (folder / "roll-e-aa+mb-bb-cut.bad.json").write_text('{"code": "E_ARCHIVE", "message": "both"}')
     assert read_stand_ins(tmp_path, release)["roll"] == ("the last good one stands in", "both")
+
+
+def test_note_of_what_was_asked_for_before_says_nothing_of_what_is_asked_for_now(tmp_path):
+    folder = tmp_path / "members" / "tiny" / "2025"
+    folder.mkdir(parents=True)
+    (folder / "roll-e-aa-old.bad.json").write_text('{"code": "E_MEMBER", "message": "no member owner.txt"}')
+    (folder / "roll-e-aa+mb-bb-now.first-bad.json").write_text('{"code": "E_MEMBER", "message": "of another release"}')
+    release = Release.of("tiny", 2025, "production", {"roll": "e-aa"})
+    # While nothing was made of what is asked for now, what is live was made of what was asked for before.
+    assert read_stand_ins(tmp_path, release, cuts={"roll": "now"})["roll"][1] == "no member owner.txt"
+    (folder / "roll-e-aa-now").mkdir()
+    assert read_stand_ins(tmp_path, release, cuts={"roll": "now"}) == {}
+    assert read_stand_ins(tmp_path, release, cuts={"roll": "old"})["roll"][1] == "no member owner.txt"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '\"x\"'])
+def test_damaged_note_still_says_that_something_stands_in(tmp_path, text):
+    folder = tmp_path / "members" / "tiny" / "2025"
+    folder.mkdir(parents=True)
+    (folder / "roll-e-aa-cut.bad.json").write_text(text)
+    found = read_stand_ins(tmp_path, Release.of("tiny", 2025, "production", {"roll": "e-aa"}))
+    assert found["roll"][0] == "the last good one stands in" and "cannot be read" in found["roll"][1]
+
+
+def note_many(state, archive, together):
+    together.wait()
+    for number in range(20):
+        note_altered(state, "tiny", 2025, archive_file(archive, f"e-{number}"), "1" * 64)
+
+
+def test_archives_that_several_processes_find_altered_at_once_are_all_noted(tmp_path):
+    spawn = multiprocessing.get_context("fork")
+    together = spawn.Barrier(4)
+    noting = [spawn.Process(target=note_many, args=(tmp_path, archive, together)) for archive in "abcd"]
+    for process in noting:
+        process.start()
+    for process in noting:
+        process.join()
+    assert [process.exitcode for process in noting] == [0] * 4
+    for archive in "abcd":
+        for number in range(20):
+            assert with_editions(tmp_path, "tiny", 2025, {archive: f"e-{number}"}) == {archive: f"e-{number}~11111111"}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("roll-e-aa", True), ("roll-e-aa.receipt.json", True), ("roll-e-aa.part.json", True), ("roll-e-aa.bad.json", True),
+        ("roll-e-aa~bb", False), ("roll-e-aab", False), ("roll-e-aa~bb.receipt.json", False), ("roll-e-aa.x-e-0123", False),
+        (".roll-e-aa.receipt.json.12.part", False),
+    ],
+)  # fmt: skip
+def test_file_of_an_archive_is_told_by_its_whole_name(name, is_one):
+    assert is_file_of(name, "roll-e-aa") is is_one

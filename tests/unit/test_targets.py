@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.handoff import Manifest, Member, Receipt, write_json
-from pipeline.targets import ArchiveTarget, FileTarget, MembersTarget, PartTarget
+from pipeline.targets import ArchiveTarget, FileTarget, MembersTarget, PartTarget, Refusal
 
 MEMBER = Member("a.txt", "a.txt", 4, "00", 1, "abc", "abc", 0, 1, False, {3: 1}, 0, ())
 
@@ -63,10 +63,40 @@ def test_empty_file_is_not_there(tmp_path):
     assert not FileTarget(tmp_path / "x.json").exists()
 
 
+DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"url": "x"}', b'{"members": 5, "archive": "a", "sha256": "0"}', b"[" * 100_000]
+
+
 @pytest.mark.fault(73)
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "x"}'])
-def test_receipt_that_cannot_be_read_means_no_archive(tmp_path, text):
-    target = ArchiveTarget(tmp_path / "roll-1")
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: ascii(content[:12]))
+def test_receipt_that_cannot_be_read_means_no_archive(tmp_path, content):
+    told = []
+    target = ArchiveTarget(tmp_path / "roll-1", on_event=lambda event, figures: told.append((event, figures["path"])))
     target.path.write_bytes(b"1234")
-    target.receipt.write_text(text)
+    target.receipt.write_bytes(content)
     assert not target.exists()
+    assert told == [("state.unreadable", str(target.receipt))]
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: ascii(content[:12]))
+def test_manifest_that_cannot_be_read_means_no_members_and_is_cleared(members, content):
+    told = []
+    target = MembersTarget(members.path, on_event=lambda event, figures: told.append(event))
+    (members.path / "manifest.json").write_bytes(content)
+    assert not target.exists() and told == ["state.unreadable"]
+    assert not target.prepare().exists()
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: ascii(content[:12]))
+def test_note_of_a_bad_archive_that_cannot_be_read_is_none(tmp_path, content):
+    told = []
+    for target in (ArchiveTarget(tmp_path / "a", may_be_bad=True, on_event=lambda event, figures: told.append(event)),
+                   MembersTarget(tmp_path / "b", may_be_bad=True, on_event=lambda event, figures: told.append(event))):  # fmt: skip
+        write_json(target.bad, Refusal("E_ARCHIVE", "bad"))
+        assert target.exists() and target.refusal() == Refusal("E_ARCHIVE", "bad")
+        target.bad.write_bytes(content)
+        assert not target.exists() and target.refusal() is None
+    target.first_bad.write_bytes(content)
+    assert target.first_refusal() is None
+    assert set(told) == {"state.unreadable"}

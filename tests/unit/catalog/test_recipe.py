@@ -121,6 +121,13 @@ def test_where_a_table_is_found_is_in_the_release_recipe_alone(write, change):
     assert [table_recipe(table) for table in source.tables] == [table_recipe(table) for table in changed.tables]
 
 
+def test_archive_whose_inner_zips_are_looked_into_makes_another_release_recipe(write):
+    """Something stood in for an optional archive in which no member was found: it is looked at again, though its release is current."""
+    source = load_source(write(), environ={})
+    opened = replace(source, archives=tuple(replace(archive, nested=True) for archive in source.archives))
+    assert release_recipe(source, source.tax_years[0]) != release_recipe(opened, source.tax_years[0])
+
+
 def test_chosen_layout_is_in_the_recipe_of_the_rows(write):
     table = load_source(write(), environ={}).table("owner")
     (layout,) = table.layouts

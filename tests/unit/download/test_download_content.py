@@ -10,10 +10,12 @@ import random
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import inflate64
 import pytest
 
 from pipeline.download import DownloadManager, content
@@ -40,6 +42,17 @@ def tar_of(text: bytes) -> bytes:
     return out.getvalue()
 
 
+def deflate64_zip(text: bytes) -> bytes:
+    """A zip with one member in Deflate64, which zipfile does not write: a stored one that is said to be such."""
+    deflater = inflate64.Deflater()
+    compressed = deflater.deflate(text) + deflater.flush()
+    data = bytearray(zip_with(zipfile.ZIP_STORED, a=compressed))
+    for at in (0, data.rindex(b"PK\x01\x02") + 2):
+        struct.pack_into("<H", data, at + 8, 9)
+        struct.pack_into("<LLL", data, at + 14, zlib.crc32(text), len(compressed), len(text))
+    return bytes(data)
+
+
 BODIES = {
     "deflate": (zip_with(), "zip"),
     "stored": (zip_with(zipfile.ZIP_STORED), "zip"),
@@ -51,6 +64,8 @@ BODIES = {
     "bzip2": (bz2.compress(TEXT), "bzip2"),
     "xz": (lzma.compress(TEXT), "xz"),
     "tar": (tar_of(TEXT), "tar"),
+    "tar of zeros": (tar_of(bytes(5000)), "tar"),
+    "Deflate64 member": (deflate64_zip(TEXT), "zip"),
 }
 
 
@@ -77,7 +92,9 @@ def test_whole_archive_of_each_kind_is_recognised(body: Callable[[bytes], Path],
 @pytest.mark.parametrize("name", [name for name in BODIES if name != "empty zip"])
 def test_archive_cut_anywhere_is_not_whole(body: Callable[[bytes], Path], name: str) -> None:
     data = BODIES[name][0]
-    end = len(data) - (9216 if name == "tar" else 0)  # a tar is padded with blocks of zeros that say nothing
+    # A tar is padded with blocks of zeros that say nothing, behind two that say that it ends.
+    end = 1536 + -(-(len(TEXT) if name == "tar" else 5000) // 512) * 512 if "tar" in name.split() else len(data)
+    assert condition(body(data[:end]), BODIES[name][1], read_through=True) == "whole"
     for cut in [*range(1, min(60, end)), *random.Random(1).sample(range(60, end), 60), end - 1]:
         path = body(data[:cut])
         found = archive_kind(path)
@@ -85,7 +102,7 @@ def test_archive_cut_anywhere_is_not_whole(body: Callable[[bytes], Path], name: 
 
 
 @pytest.mark.fault(10)
-@pytest.mark.parametrize("name", [name for name in BODIES if name not in ("tar", "empty zip", "self-extracting")])
+@pytest.mark.parametrize("name", [name for name in BODIES if name not in ("tar", "tar of zeros", "empty zip", "self-extracting")])
 def test_flipped_byte_never_ends_in_another_exception_and_never_in_other_contents(body: Callable[[bytes], Path], name: str) -> None:
     data, kind = BODIES[name]
     for at in [*range(0, 80), *random.Random(2).sample(range(len(data)), 150), *range(len(data) - 80, len(data))]:
@@ -125,7 +142,40 @@ def test_checksum_of_every_member_counts_where_no_length_was_stated(
 
 
 @pytest.mark.fault(32)
-@pytest.mark.parametrize(("offset", "value"), [(8, 9), (6, 1)], ids=["Deflate64", "encrypted"])
+@pytest.mark.parametrize("at", [60, 200, 7000])
+def test_damaged_deflate64_member_is_told_where_no_length_was_stated(body: Callable[[bytes], Path], at: int) -> None:
+    data = bytearray(deflate64_zip(TEXT))
+    data[at] ^= 1
+    assert condition(body(bytes(data)), "zip", read_through=True) == "damaged"
+
+
+@pytest.mark.fault(4)
+def test_tar_is_read_header_by_header_whatever_its_entries_are(body: Callable[[bytes], Path]) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind, size in (("d", tarfile.DIRTYPE, 0), ("l", tarfile.SYMTYPE, 0), ("\u00e4" * 200, tarfile.REGTYPE, 700)):
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.linkname = kind, size, "d" * 150
+            tar.addfile(member, io.BytesIO(b"x" * size))
+    data = out.getvalue()
+    assert condition(body(data), "tar", read_through=True) == "whole"
+    # One that says in a header of its own, as those beyond 8 GiB do, how long it is.
+    member = tarfile.TarInfo("big")
+    assert condition(body(pax_size(600) + member.tobuf() + b"x" * 1024 + bytes(1024)), "tar", read_through=True) == "whole"
+    lone = tar_of(TEXT).rstrip(b"\0")
+    lone += bytes(-len(lone) % 512) + bytes(512) + b"x" * 512
+    assert condition(body(lone), "tar", read_through=True) == "damaged"
+
+
+def pax_size(size: int) -> bytes:
+    record = b"%d size=%d\n" % (len(str(size)) + 9, size)
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, len(record)
+    return header.tobuf() + record.ljust(512, b"\0")
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize(("offset", "value"), [(8, 99), (6, 1)], ids=["AES", "encrypted"])
 def test_member_that_cannot_be_read_here_is_left_to_extraction(body: Callable[[bytes], Path], offset: int, value: int) -> None:
     data = bytearray(zip_with())
     central = data.index(b"PK\x01\x02")

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from fixtures.small_disk import mounted
 
 from pipeline.download import DownloadManager
+from pipeline.download.progress import Progress, write_progress
 from pipeline.errors import DiskError
 
 Make = Callable[..., DownloadManager]
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """A mount for the time of the block; skips where this machine does not let us."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting needs root")
-    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"this machine does not mount: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.fault(21)
@@ -68,3 +54,14 @@ def test_disk_that_became_read_only_ends_the_download(
     assert dest.read_bytes() == b"the last good archive" and os.listdir(folder) == ["a.zip"]
     manager.download_file(server.url("/a.zip"), dest)
     assert dest.read_bytes() == archive
+
+
+@pytest.mark.fault(21)
+def test_full_disk_under_the_progress_is_an_error_of_ours_and_takes_no_room(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with mounted(folder, "-t", "tmpfs", "-o", "size=4k", "none"):
+        (folder / "ballast").write_bytes(bytes(4096))
+        with pytest.raises(DiskError, match="No space left on device"):
+            write_progress(folder, "a.zip", Progress("a.zip", 1, None, None, None))
+        assert os.listdir(folder) == ["ballast"]

@@ -10,7 +10,9 @@ import io
 import logging
 import lzma
 import os
+import random
 import resource
+import string
 import subprocess
 import sys
 import tarfile
@@ -420,6 +422,14 @@ def test_credentials_work_and_are_shown_nowhere(
     assert "***@127.0.0.1" in shown[0] and "token=***" in shown[-1]
 
 
+def test_file_of_a_batch_has_attempts_of_its_own(server: Any, manager: DownloadManager, tmp_path: Path) -> None:
+    for path in ("/once", "/twice"):
+        server.routes[path] = lambda request: request.answer("503 Busy", {})
+    specs = [FileSpec(server.url(f"/{name}"), tmp_path / name, max_retries=retries) for name, retries in (("once", 0), ("twice", 1))]
+    assert all(isinstance(result, DownloadError) for result in manager.download_batch(specs))
+    assert sorted(request.path for request in server.requests) == ["/once", "/twice", "/twice"]
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -427,10 +437,43 @@ def test_credentials_work_and_are_shown_nowhere(
         ("https://u:p@h:8443/a.zip?t=1&k#part", "https://***@h:8443/a.zip?t=***&***"),
         ("https://u@h/a.zip", "https://***@h/a.zip"),
         ("http://[::1", "***"),
+        ("https://h/token/s3cr3t/a.zip", "https://h/token/***/a.zip"),
+        ("https://h/api-key/s3cr3t", "https://h/api-key/***"),
+        ("https://h/sig/Real_acct_owner.zip", "https://h/sig/Real_acct_owner.zip"),
+        ("https://h/a.zip;sig=s3cr3t;v=2", "https://h/a.zip;sig=***;v=***"),
+        ("https://h/d/550e8400-e29b-41d4-a716-446655440000/a.zip", "https://h/d/***/a.zip"),
+        ("https://h/d/d41d8cd98f00b204e9800998ecf8427e/a.zip", "https://h/d/***/a.zip"),
+        ("https://h/d/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N/a.zip", "https://h/d/***/a.zip"),
+        ("https://h/s/aB3dE5gH7jK9mN1pQ3sT/a.zip", "https://h/s/***/a.zip"),
+        ("https://h/2025/Certified_Appraisal_Roll_Export_2025-08-15T101500Z.zip",) * 2,
+        ("https://h/wp-content/uploads/2025/08/TCAD_AppraisalExport_Supp_0_20250816.zip",) * 2,
+        ("https://h/documents/12345678901234567890/PreliminaryRollExportFilesV2.zip",) * 2,
     ],
 )
 def test_redacted_url_keeps_only_what_is_public(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+def test_key_drawn_at_random_is_taken_for_one() -> None:
+    draw = random.Random(25)
+    keys = ["".join(draw.choices(string.ascii_letters + string.digits + "-_", k=32)) for _ in range(500)]
+    assert sum(f"/{key}/" in redact(f"https://h/{key}/a.zip") for key in keys) <= 10
+
+
+@pytest.mark.fault(25)
+def test_key_in_the_path_is_sent_and_shown_nowhere(
+    server: Any, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    manager = make_manager(on_event=lambda name, figures: shown.append(f"{name} {dict(figures)}"))
+    server.routes["/d/aB3dE5gH7jK9mN1pQ3sT/a.zip"] = lambda request: request.answer("200 OK", VALIDATORS, archive)
+    url = server.url("/d/aB3dE5gH7jK9mN1pQ3sT/a.zip")
+    shown += [str(manager.download_file(url, dest)), str(manager.probe(url))]
+    with pytest.raises(DownloadError) as failed:
+        manager.download_file(url.replace(server.host, "127.0.0.1:9"), dest, max_retries=0)
+    shown += [*traceback.format_exception(failed.value), *(record.getMessage() for record in caplog.records)]
+    assert not [text for text in shown if "aB3dE5" in text] and [text for text in shown if "/d/***/a.zip" in text]
 
 
 def test_progress_is_told_once_a_second_with_bytes_and_total(

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.tiny_county import write_county
 
 from pipeline.catalog import load_source
 from pipeline.catalog.model import Source
 from pipeline.download import DownloadManager, fingerprint
+from pipeline.download.fingerprint import pinned
 from pipeline.download.listing import Listing
+from pipeline.download.mirror import KnownArchive
 from pipeline.download.offer import Places, choose, survey
-from pipeline.errors import AddressRefused, DownloadRefused, ListingError, ReleaseChanged
+from pipeline.errors import AddressRefused, DownloadError, DownloadRefused, ListingError, ReleaseChanged
 from pipeline.releases import ArchiveIdentity, archive_files
 
 DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
 UPDATED = "September 20, 2026"
-TABLE = """\
-[table]
-name = "{name}"
-archive = "{archive}"
-member = "{name}.txt"
-key = ["acct"]
-[[layout]]
-format = "delimited"
-[columns]
-acct = {{ type = "text", required = true }}
-"""
-
 Make = Callable[..., Source]
 
 
@@ -38,33 +30,9 @@ Make = Callable[..., Source]
 def make(server: Any, tmp_path: Path) -> Make:
     """A source at the server: ``roll`` is required, ``hearings`` is not; more text goes into ``[probe]`` and the archives."""
 
-    def make_source(probe: str = "", roll: str = "", hearings: str = "") -> Source:
-        folder = tmp_path / "tiny"
-        folder.mkdir(exist_ok=True)
-        (folder / "source.toml").write_text(
-            f"""[source]
-name = "tiny"
-title = "t"
-publisher = "p"
-homepage = "https://tiny.example/"
-licence = "l"
-base_url = "{server.url("/roll")}"
-tax_years = [2026]
-allow_addresses = ["127.0.0.0/8"]
-[probe]
-{probe}
-[archives.roll]
-path = "{{year}}/Roll.zip"
-{roll}
-[archives.hearings]
-path = "{{year}}/Hearings.zip"
-required = false
-{hearings}
-"""
-        )
-        for name, archive in (("owner", "roll"), ("protest", "hearings")):
-            (folder / f"{name}.toml").write_text(TABLE.format(name=name, archive=archive))
-        return load_source(folder)
+    def make_source(probe: str = "", roll: str = "", hearings: str = "", mirrors: tuple[str, ...] = (), base_url: str = "") -> Source:
+        texts = {"probe": probe, "roll": roll, "hearings": hearings}
+        return load_source(write_county(tmp_path / "tiny", base_url or server.url("/roll"), year=2026, mirrors=mirrors, **texts))
 
     return make_source
 
@@ -296,3 +264,102 @@ def test_address_in_a_listing_is_judged_like_any_other(make: Make, publish: Any,
     publish("/list/get-property-downloads?t=2026&c=CAMA&s=Real+Property", json.dumps(rows))
     with pytest.raises(AddressRefused, match=r"169\.254\.169\.254"):
         survey(manager, make(listing), 2026)
+
+
+PIN = "ab" * 32
+PINNED = f'sha256 = {{ 2026 = "{PIN}" }}'
+OURS = fingerprint(None, DAY, 2)
+
+
+@pytest.fixture
+def down() -> str:
+    """The base URL of a server that is not there: nothing listens on its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/roll"
+
+
+@pytest.fixture
+def mirrored(server: Any, make: Make, down: str) -> Make:
+    """A source whose publisher is down and whose mirror is the server."""
+    return lambda **texts: make(base_url=down, mirrors=(server.url("/mirror"),), **texts)
+
+
+def known(**archives: KnownArchive) -> Callable[[int], Any]:
+    return lambda year: {(name, False): archive for name, archive in archives.items()}
+
+
+def test_mirror_answers_for_a_publisher_that_is_down_and_the_probe_says_so(
+    server: Any, mirrored: Make, publish: Any, manager: DownloadManager, down: str
+) -> None:
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    publish("/mirror/2026/Roll.zip")
+    publish("/mirror/2026/Hearings.zip")
+    offer = survey(manager, mirrored(), 2026, on_event=lambda name, figures: told.append((name, figures)))
+    assert offer.fingerprints == {"roll": OURS, "hearings": OURS}
+    probe = offer.archives["roll"]
+    assert (probe.url, probe.instead_of) == (server.url("/mirror/2026/Roll.zip"), f"{down}/2026/Roll.zip")
+    assert "refused" in str(probe.reason) and "4 attempts" in str(probe.reason)
+    assert [(name, figures["answered"]) for name, figures in told] == [
+        ("probe.mirror", server.url(f"/mirror/2026/{file}.zip")) for file in ("Roll", "Hearings")
+    ]
+
+
+@pytest.mark.parametrize("status", ["500 Oops", "503 Busy"])
+def test_mirror_is_asked_after_server_errors_in_all_attempts_and_never_after_an_answer(
+    server: Any, make: Make, publish: Any, manager: DownloadManager, status: str
+) -> None:
+    source = make(mirrors=(server.url("/mirror"),))
+    publish("/mirror/2026/Roll.zip")
+    assert survey(manager, source, 2026).missing == ("roll",), "a 404 of the publisher is an answer"
+    publish("/roll/2026/Roll.zip", status="403 Forbidden")
+    with pytest.raises(DownloadRefused):
+        survey(manager, source, 2026)
+    assert not [line for line in asked(server) if "mirror" in line]
+    publish("/roll/2026/Roll.zip", status=status)
+    server.requests.clear()
+    assert survey(manager, source, 2026).fingerprints == {"roll": OURS}
+    assert asked(server)[:5] == ["HEAD /roll/2026/Roll.zip"] * 4 + ["HEAD /mirror/2026/Roll.zip"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Last_Modified": "Fri, 25 Sep 2026 10:00:00 GMT"}, "that of the release offered last is"),
+        ({"Last_Modified": "Sun, 27 Sep 2026 10:00:00 GMT"}, "that of the release offered last is"),
+        ({"ETag": '"the mirror\'s own"'}, "that of the release offered last is"),
+        ({"Last_Modified": ""}, "that of the release offered last is"),
+    ],
+    ids=["older", "newer", "other tag", "none"],
+)
+def test_mirror_with_other_validators_than_those_known_is_no_substitute(
+    mirrored: Make, publish: Any, manager: DownloadManager, headers: dict[str, str], words: str
+) -> None:
+    """Older, newer or copied at another time: without a pin nobody can tell, so it never passes as a new release."""
+    publish("/mirror/2026/Roll.zip", **headers)
+    since = KnownArchive(OURS, "cd" * 32, "2026-09-26T11:00:00+00:00", "cd" * 32)
+    with pytest.raises(DownloadError, match=f"refused.*{words}.*the last good archive stays, of 2026-09-26T11:00:00"):
+        survey(manager, mirrored(), 2026, known=known(roll=since))
+    publish("/mirror/2026/Roll.zip")
+    offer = survey(manager, mirrored(hearings="years = [2020, 2020]"), 2026, known=known(roll=since))
+    assert offer.fingerprints == {"roll": OURS}
+
+
+def test_pin_decides_for_a_mirror_whatever_validators_it_states(mirrored: Make, publish: Any, manager: DownloadManager) -> None:
+    source = mirrored(roll=PINNED, hearings="years = [2020, 2020]")
+    publish("/mirror/2026/Roll.zip", Last_Modified="")
+    assert survey(manager, source, 2026, known=known(roll=KnownArchive(OURS, "cd" * 32))).fingerprints == {"roll": pinned(PIN)}
+    # The very bytes are here already: it is the release that is known, and nothing is fetched.
+    assert survey(manager, source, 2026, known=known(roll=KnownArchive(OURS, PIN))).fingerprints == {"roll": OURS}
+
+
+def test_404_of_a_mirror_is_no_word_of_the_publisher(mirrored: Make, publish: Any, manager: DownloadManager) -> None:
+    with pytest.raises(DownloadError, match="404, which says nothing of the publisher"):
+        survey(manager, mirrored(), 2026)
+    publish("/mirror/2026/Roll.zip")
+    with pytest.raises(DownloadError, match=r"Hearings.zip answered 404"):
+        survey(manager, mirrored(), 2026, known=known(roll=KnownArchive(OURS), hearings=KnownArchive(OURS)))
+    # It was not there when the publisher was asked last, either.
+    assert survey(manager, mirrored(), 2026, known=known(roll=KnownArchive(OURS))).fingerprints == {"roll": OURS}
+    publish("/mirror/2026/Hearings.zip")
+    with pytest.raises(DownloadError, match="has it, and the release offered last does not"):
+        survey(manager, mirrored(), 2026, known=known(roll=KnownArchive(OURS)))

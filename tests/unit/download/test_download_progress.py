@@ -15,6 +15,7 @@ from pipeline.download.progress import (
     shown_seconds,
     write_progress,
 )
+from pipeline.errors import DiskError
 
 
 class Clock:
@@ -96,3 +97,12 @@ def test_progress_is_read_back_by_another_and_gone_when_it_is_over(tmp_path: Pat
     remove_progress(tmp_path, "a.zip-e-1")
     remove_progress(tmp_path, "a.zip-e-1")
     assert [path.name for path in tmp_path.iterdir()] == ["b.zip-e-2.json"]
+
+
+def test_progress_that_the_disk_does_not_take_is_an_error_of_ours_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.zip.json").mkdir()
+    with pytest.raises(DiskError, match=r"a\.zip"):
+        write_progress(tmp_path, "a.zip", Progress("a.zip", 1, None, None, None))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip.json"]
+    with pytest.raises(DiskError, match=r"a\.zip\.json"):
+        remove_progress(tmp_path, "a.zip")

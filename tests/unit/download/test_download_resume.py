@@ -425,7 +425,7 @@ def test_interrupted_download_keeps_its_part(
     server: Any, hostile: ModuleType, archive: bytes, make_manager: Callable[..., DownloadManager], dest: Path
 ) -> None:
     class Impatient:
-        def take(self, bytes_count: int) -> None:
+        def take(self, bytes_count: int, *, left_s: float) -> None:
             raise KeyboardInterrupt
 
     server.routes["/a.zip"] = hostile.Faithful(archive)

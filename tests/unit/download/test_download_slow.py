@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.bandwidth import BandwidthPlan
 from pipeline.download import DownloadManager
+from pipeline.download.throttle import SharedBandwidth, SharedSlots
 from pipeline.errors import DiskError, DownloadError, DownloadRefused
 
 Make = Callable[..., DownloadManager]
@@ -97,9 +99,9 @@ class Throttle:
     def __init__(self, pause_s: float) -> None:
         self.bytes, self.pause_s = 0, pause_s
 
-    def take(self, bytes_count: int) -> None:
+    def take(self, bytes_count: int, *, left_s: float) -> None:
         self.bytes += bytes_count
-        time.sleep(self.pause_s)
+        time.sleep(min(self.pause_s, left_s))
 
 
 @pytest.mark.fault(13)
@@ -122,7 +124,7 @@ def test_place_at_the_host_is_held_for_every_attempt_and_not_between_them(
 
     class Slots:
         @contextlib.contextmanager
-        def slot(self, host: str) -> Iterator[None]:
+        def slot(self, host: str, *, left_s: float) -> Iterator[None]:
             log.append(f"+{host}")
             try:
                 yield
@@ -133,6 +135,28 @@ def test_place_at_the_host_is_held_for_every_attempt_and_not_between_them(
     manager = make_manager(slots=Slots(), on_event=lambda name, figures: log.append(name))
     manager.download_file(server.url("/a.zip"), dest)
     assert log == ["+127.0.0.1", "-", "download.retry", "+127.0.0.1", "download.resume", "-", "download.done"]
+    # A probe and a listing are requests to the host like any other.
+    log.clear()
+    manager.probe(server.url("/a.zip"))
+    manager.read_document(server.url("/a.zip"))
+    assert log == ["+127.0.0.1", "-"] * 2
+
+
+@pytest.mark.parametrize("kind", ["slot", "bandwidth"])
+def test_wait_for_a_place_or_for_bandwidth_ends_with_the_deadline(
+    server: Any, archive: bytes, hostile: ModuleType, make_manager: Make, dest: Path, kind: str
+) -> None:
+    server.routes["/a.zip"] = hostile.Faithful(archive)
+    slots = SharedSlots(dest.parent / "slots", 1, 30)
+    bandwidth = SharedBandwidth(dest.parent / "line", BandwidthPlan.parse("10kB"))
+    manager = make_manager(slots=slots, deadline_s=0.5) if kind == "slot" else make_manager(bandwidth=bandwidth, deadline_s=0.5)
+    began = time.monotonic()
+    with slots.slot("127.0.0.1"), pytest.raises(DownloadError, match="still at work after 0.5 s" if kind == "slot" else "after 0.5 s"):
+        manager.download_file(server.url("/a.zip"), dest)
+    if kind == "slot":
+        with slots.slot("127.0.0.1"), pytest.raises(DownloadError, match="still at work"):
+            manager.probe(server.url("/a.zip"))
+    assert 0.4 <= time.monotonic() - began <= 2.5 and not dest.exists()
 
 
 @pytest.mark.parametrize("states_length", [True, False])

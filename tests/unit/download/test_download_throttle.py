@@ -124,6 +124,16 @@ def test_rate_changes_with_the_hour_while_a_chunk_waits(tmp_path: Path, monkeypa
     assert 0.5 <= time.monotonic() - started <= 2
 
 
+def test_no_wait_is_longer_than_what_the_download_has_left(tmp_path: Path) -> None:
+    bandwidth, started = SharedBandwidth(tmp_path / "line", BandwidthPlan.parse("1kB")), time.monotonic()
+    bandwidth.take(3_600_000, left_s=0.3)
+    assert 0.25 <= time.monotonic() - started <= 1
+    slots = SharedSlots(tmp_path / "slots", 1, 60)
+    with slots.slot("one.example"), pytest.raises(DownloadError, match=r"after 0\.2 s"), slots.slot("one.example", left_s=0.2):
+        pass
+    assert time.monotonic() - started <= 2
+
+
 def test_without_a_limit_nothing_waits_and_nothing_is_written(tmp_path: Path) -> None:
     bandwidth, started = SharedBandwidth(tmp_path / "line", BandwidthPlan.parse("0")), time.monotonic()
     for _ in range(1_000):
@@ -161,7 +171,7 @@ def test_shared_file_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> N
 
 
 def test_no_more_downloads_than_allowed_run_at_once_from_one_host(tmp_path: Path) -> None:
-    times = spans([child(HOLDER, tmp_path / "slots", 2, "Download.Example:443", 0.5) for _ in range(4)])
+    times = spans([child(HOLDER, tmp_path / "slots", 2, "Download.Example", 0.5) for _ in range(4)])
     moments = sorted([(begin, 1) for begin, _ in times] + [(end, -1) for _, end in times])
     at_once, most = 0, 0
     for _, change in moments:

@@ -10,6 +10,7 @@ import io
 import lzma
 import os
 import resource
+import struct
 import subprocess
 import sys
 import textwrap
@@ -183,6 +184,55 @@ def test_wrong_crc_counts_where_the_member_is_wanted(make_manager: Callable[...,
     with pytest.raises(ArchiveError, match=r"owners\.txt"):
         manager.verify_archive(archive)
     assert no_leftovers(tmp_path, "a.bin", "good", "quick")
+
+
+UNNEEDED = b"acct\tname\n0001\tCURRENT OWNER" * 200
+METHODS = {"stored": zipfile.ZIP_STORED, "deflate": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("damage", ["content", "crc", "header", "cut short"])
+def test_damage_in_an_unneeded_member_never_touches_a_wanted_one(
+    make_manager: Callable[..., ExtractManager], tmp_path: Path, method: str, damage: str, place: str
+) -> None:
+    events: list[tuple[str, str]] = []
+    manager = make_manager(on_event=lambda name, figures: events.append((name, str(figures.get("error", "")))))
+    files = {"other.txt": UNNEEDED, "real_acct.txt": ACCOUNTS}
+    names = list(files) if place == "before" else list(reversed(files))
+    content = bytearray(zip_of({name: files[name] for name in names}, METHODS[method]))
+    local = content.index(b"other.txt") - 30
+    central = content.index(b"other.txt", content.index(b"PK\x01\x02")) - 46
+    (size,) = struct.unpack_from("<L", content, central + 20)
+    if damage == "content":
+        content[local + 39 + size // 2] ^= 0x55
+    elif damage == "crc":
+        content[central + 16] ^= 1
+    elif damage == "header":
+        content[local + 30] ^= 1
+    else:
+        struct.pack_into("<L", content, central + 20, size // 2)
+    archive, wanted = written(tmp_path, bytes(content)), [WantedMember("real_acct.txt")]
+    manifest = manager.extract_archive(archive, tmp_path / "out", members=wanted)
+    (member,) = manifest.members
+    assert member.sha256 == hashlib.sha256(ACCOUNTS).hexdigest() and (tmp_path / "out" / member.file).read_bytes() == ACCOUNTS
+    assert no_leftovers(tmp_path / "out", "real_acct.txt", "manifest.json")
+    (warning,) = [error for name, error in events if name == "extract.unneeded_member_damaged"]
+    assert "member other.txt, at or after byte" in warning and "E_ARCHIVE" in warning
+    with pytest.raises(ArchiveError, match=r"member other\.txt, at or after byte \d+"):
+        manager.extract_archive(archive, tmp_path / "all", members=[*wanted, WantedMember("other.txt")])
+    assert no_leftovers(tmp_path, "a.bin", "out")
+
+
+@pytest.mark.fault(27)
+def test_damage_in_an_unneeded_member_of_a_gzipped_tar_cannot_be_told_from_any_other(manager: ExtractManager, tmp_path: Path) -> None:
+    """One checksum covers all: what lies behind the damage is not to be had, and what lies before it is not vouched for."""
+    content = bytearray(gzip.compress(tar_of({"real_acct.txt": ACCOUNTS, "other.txt": UNNEEDED})))
+    content[-6] ^= 1
+    with pytest.raises(ArchiveError, match="is damaged"):
+        manager.extract_archive(written(tmp_path, bytes(content)), tmp_path / "out", members=[WantedMember("real_acct.txt")])
+    assert no_leftovers(tmp_path, "a.bin")
 
 
 @pytest.mark.fault(26)

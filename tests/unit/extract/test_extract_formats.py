@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import lzma
 import random
@@ -17,7 +18,7 @@ from archive_maker import DEFLATE64, DEFLATE64_CONTENT, tar_of, zip_of
 
 from pipeline.errors import ArchiveError, ArchiveTooLarge, MemberError, UnreadableMember, UnsafeArchive
 from pipeline.extract import ExtractManager, WantedMember
-from pipeline.extract.inflate import CHUNK_BYTES, DICTIONARY_BYTES, crc32
+from pipeline.inflate import CHUNK_BYTES, DICTIONARY_BYTES, crc32
 
 FILES = {"real_acct.txt": b"0001\tMAIN\r\n" * 200, "owners.txt": b"acct\tname\n0001\tCURRENT OWNER"}
 
@@ -62,7 +63,11 @@ def test_large_members_of_a_compressed_tar_come_whole(manager: ExtractManager, t
 
 
 @pytest.mark.fault(29)
-@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    "compress",
+    [gzip.compress, functools.partial(bz2.compress, compresslevel=1), functools.partial(lzma.compress, preset=0)],
+    ids=["gzip", "bzip2", "xz"],
+)
 def test_bomb_in_a_compressed_tar_is_stopped_while_inflating(
     manager: ExtractManager, tmp_path: Path, compress: Callable[[bytes], bytes]
 ) -> None:
@@ -212,6 +217,76 @@ def test_unsafe_entry_of_an_inner_zip_refuses_the_whole(manager: ExtractManager,
     with pytest.raises(UnsafeArchive, match=r"a\.bin/x\.zip: .*parent"):
         manager.extract_archive(archive, tmp_path / "out", members=[WantedMember("a.txt")], nested=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def inverted(content: bytes, marker: bytes, skip: int = 0, *, after: bytes = b"") -> bytes:
+    """The content with a byte inverted in, or behind, the first such marker after another."""
+    changed = bytearray(content)
+    changed[content.index(marker, content.index(after)) + skip] ^= 0xFF
+    return bytes(changed)
+
+
+ACCOUNTS_ZIP = zip_of({"REAL_ACCT.TXT": FILES["real_acct.txt"], "notes.txt": b"NOTES" * 9}, zipfile.ZIP_STORED)
+WITH_INNER = zip_of({"readme.txt": b"README" * 9, "x.zip": ACCOUNTS_ZIP, "y.zip": zip_of({"z.txt": b"ZZ\n"}, zipfile.ZIP_STORED)}, zipfile.ZIP_STORED)
+DAMAGES = {
+    "a file": (inverted(WITH_INNER, b"README"), "readme.txt"),
+    "a file from its beginning": (inverted(zip_of({"readme.txt": b"r" * 99, "x.zip": ACCOUNTS_ZIP}), b"readme.txt", 10), "readme.txt"),
+    "a file's header": (inverted(WITH_INNER, b"readme.txt"), "readme.txt"),
+    "a member beside": (inverted(WITH_INNER, b"NOTES"), "x.zip/notes.txt"),
+    "an inner directory": (inverted(WITH_INNER, b"PK\x01\x02", after=b"ZZ\n"), "y.zip"),
+    "an inner end record": (inverted(WITH_INNER, b"PK\x05\x06", after=b"ZZ\n"), "y.zip"),
+    "the outer header of an inner zip": (inverted(WITH_INNER, b"y.zip"), "y.zip"),
+}  # fmt: skip
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_in_what_nobody_wants_is_a_warning_also_where_zips_lie_inside(
+    make_manager: Callable[..., ExtractManager], tmp_path: Path, kind: str
+) -> None:
+    events: list[tuple[str, str]] = []
+    manager = make_manager(on_event=lambda name, figures: events.append((name, str(figures["member"]))))
+    content, member = DAMAGES[kind]
+    archive = archive_of(tmp_path, content)
+    manifest = manager.extract_archive(archive, tmp_path / "out", members=[WantedMember("real_acct.txt")], nested=True)
+    assert (tmp_path / "out" / "real_acct.txt").read_bytes() == FILES["real_acct.txt"] and len(manifest.members) == 1
+    assert ("extract.unneeded_member_damaged", member) in events
+    with pytest.raises(ArchiveError):
+        streamed(manager, archive, nested=True)
+    with pytest.raises(ArchiveError):
+        manager.extract_archive(archive, tmp_path / "all", nested=True)
+
+
+@pytest.mark.fault(28)
+def test_damage_in_a_wanted_member_of_an_inner_zip_names_it_and_the_place(manager: ExtractManager, tmp_path: Path) -> None:
+    archive = archive_of(tmp_path, inverted(WITH_INNER, b"0001\tMAIN"))
+    at = ACCOUNTS_ZIP.index(b"0001\tMAIN")
+    with pytest.raises(ArchiveError, match=rf"a\.bin/x\.zip, member REAL_ACCT\.TXT, at or after byte {at} of the archive, .*CRC-32"):
+        manager.extract_archive(archive, tmp_path / "out", members=[WantedMember("real_acct.txt")], nested=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.fault(28)
+@pytest.mark.fault(33)
+@pytest.mark.parametrize("required", [True, False])
+def test_member_that_may_lie_in_a_damaged_inner_zip_is_never_taken_for_absent(
+    manager: ExtractManager, tmp_path: Path, required: bool
+) -> None:
+    secret = patched(zip_of({"a.txt": b"1\n", "y.zip": b"2\n"}), (0, b"P"), (8, b"\x01"))
+    for content, said in (
+        (DAMAGES["an inner end record"][0], r"member y\.zip, at or after byte \d+ of the archive"),
+        (DAMAGES["the outer header of an inner zip"][0], r"member y\.zip, at or after byte \d+ of the archive"),
+        (secret, r"the member y\.zip is encrypted"),
+    ):
+        archive = archive_of(tmp_path, content)
+        with pytest.raises(ArchiveError, match=said):
+            manager.extract_archive(archive, tmp_path / "out", members=[WantedMember("z.txt", (), required)], nested=True)
+        with pytest.raises(ArchiveError, match=said):
+            list(manager.stream_extract(archive, lambda name: name.endswith("z.txt"), nested=True))
+    # What is a zip neither by its bytes nor by its name hides nothing.
+    secret = patched(zip_of({"a.txt": b"1\n", "y.pdf": b"2\n"}), (0, b"P"), (8, b"\x01"))
+    wanted = [WantedMember("a.txt"), WantedMember("z.txt", (), False)]
+    assert len(manager.extract_archive(archive_of(tmp_path, secret), tmp_path / "out", members=wanted, nested=True).members) == 1
 
 
 def test_extracted_folder_is_compared_byte_for_byte_and_part_for_part(manager: ExtractManager, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ArchiveError
+from pipeline.errors import ArchiveError, DiskError
 from pipeline.extract import ExtractManager, WantedMember
 
 WANTED = [WantedMember("a.txt")]
@@ -151,6 +151,86 @@ def test_planted_links_are_not_followed(manager: ExtractManager, tmp_path: Path)
     assert not list(victim.iterdir()) and not (tmp_path / "out").is_symlink()
 
 
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder with a file that no extraction may touch."""
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"precious")
+    (folder / "manifest.json").write_bytes(b"precious")
+    return folder
+
+
+def untouched(victim: Path) -> bool:
+    return {path.name: path.read_bytes() for path in victim.iterdir()} == {"a.txt": b"precious", "manifest.json": b"precious"}
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("planted", ["folder", "file", "nothing", "itself"])
+def test_link_under_the_destinations_name_is_neither_followed_nor_replaced(
+    manager: ExtractManager, tmp_path: Path, victim: Path, planted: str
+) -> None:
+    archive, out = tmp_path / "a.bin", tmp_path / "out"
+    archive.write_bytes(zip_with())
+    out.symlink_to({"folder": victim, "file": victim / "a.txt", "nothing": tmp_path / "later", "itself": out}[planted])
+    with pytest.raises(ArchiveError, match="is a link"):
+        manager.extract_archive(archive, out, members=WANTED)
+    assert untouched(victim) and out.is_symlink() and not (tmp_path / "later").exists()
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("planted", ["folder", "file", "nothing"])
+def test_link_under_a_working_folders_name_is_removed_and_not_followed(
+    manager: ExtractManager, tmp_path: Path, victim: Path, planted: str
+) -> None:
+    archive, out = tmp_path / "a.bin", tmp_path / "out"
+    archive.write_bytes(zip_with())
+    target = {"folder": victim, "file": victim / "a.txt", "nothing": tmp_path / "later"}[planted]
+    for pid in (os.getpid(), 4_194_305):
+        (tmp_path / f".out.{pid}.part").symlink_to(target)
+    manager.extract_archive(archive, out, members=WANTED)
+    assert untouched(victim) and (out / "a.txt").read_bytes() == b"good\n" and not out.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "out", "victim"]
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize(("planted", "said"), [("a.txt", "File exists"), ("manifest.json", None)])
+def test_link_planted_while_an_extraction_runs_is_not_written_through(
+    make_manager: Callable[..., ExtractManager], tmp_path: Path, victim: Path, planted: str, said: str | None
+) -> None:
+    """Somebody else writes into the working folder between its making and the member's, or the manifest's."""
+    archive, out = tmp_path / "a.bin", tmp_path / "out"
+    # b.txt first, then what the link lies in the way of.
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("b.txt", b"x\n")
+        zipped.writestr("a.txt", b"good\n")
+
+    def plant(event: str, figures: Mapping[str, object]) -> None:
+        if figures["member"] == "b.txt":
+            (tmp_path / f".out.{os.getpid()}.part" / planted).symlink_to(victim / planted)
+
+    manager = make_manager(on_event=plant)
+    if said:
+        with pytest.raises(DiskError, match=said):
+            manager.extract_archive(archive, out)
+        assert not out.exists()
+    else:
+        assert len(manager.extract_archive(archive, out).members) == 2
+        assert not (out / "manifest.json").is_symlink()
+    assert untouched(victim)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.fault(31)
+def test_link_inside_a_finished_folder_is_told_by_verification(manager: ExtractManager, tmp_path: Path, victim: Path) -> None:
+    archive, out = tmp_path / "a.bin", tmp_path / "out"
+    archive.write_bytes(zip_with())
+    manager.extract_archive(archive, out)
+    (out / "a.txt").unlink()
+    (out / "a.txt").symlink_to(victim / "a.txt")
+    assert manager.verify_members(out) == ("a.txt is missing",)
+
+
 @pytest.mark.fault(29)
 def test_overlapping_entries_are_refused(manager: ExtractManager, tmp_path: Path) -> None:
     """Two directory entries on the same bytes, as the zip bombs of that kind have them."""
@@ -196,7 +276,7 @@ def test_header_of_a_tar_cannot_ask_for_memory(make_manager: Callable[..., Extra
     header = tarfile.TarInfo("a.txt")
     header.type, header.size = tarfile.XHDTYPE, 1 << 28
     archive = tmp_path / "a.bin"
-    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + zeros(300, 31))
+    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + zeros(20, 31))
     with pytest.raises(ArchiveError, match="a header of"):
         make_manager(max_ratio=1e9).extract_archive(archive, tmp_path / "out")
 

@@ -3,6 +3,7 @@
 Deflate is inflated by ISA-L, 2.5 times as fast as zlib on rolls (see scripts/bench.py acquire); Deflate64, which zlib does not know,
 by inflate64; bzip2 and LZMA by the standard library. An inflater knows whether its stream came to its own end, and gives
 back what lies behind it. No stream can make it hold more than some tens of megabytes: what a header asks for is limited.
+It knows no archive, so that the download, which reads an archive through to find its end, inflates as the extraction does.
 """
 
 from __future__ import annotations
