@@ -128,7 +128,7 @@ class StageTable(TableTask):
         try:
             reading = reading_of(self.of_source(), self.of_table(), member, extracted)
             first_rows = DataTransformer(self.of_table(), chunk_rows=FIRST_ROWS, tax_year=self.year)
-            first_rows.check_tax_year(extracted.output().path / member.file, member, reading)
+            first_rows.check_first_rows(extracted.output().path / member.file, member, reading)
         except RefusedError as error:
             if error.holds_release:
                 self.loads().refuse(self.key, error)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
@@ -81,7 +82,7 @@ def _digests(rows: pa.Array) -> list[bytes]:
     _, offsets, octets = rows.buffers()
     places = np.frombuffer(offsets, np.int32, len(rows) + 1, rows.offset * 4).tolist()
     written, blake2b = memoryview(octets) if octets else b"", hashlib.blake2b
-    return [blake2b(written[start:end], digest_size=_DIGEST_BYTES).digest() for start, end in zip(places, places[1:], strict=False)]
+    return [blake2b(written[start:end], digest_size=_DIGEST_BYTES).digest() for start, end in itertools.pairwise(places)]
 
 
 def _hex(digests: Sequence[bytes]) -> pa.Array:
