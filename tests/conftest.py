@@ -1,20 +1,20 @@
 """Tests run against a real PostgreSQL: $TEST_DATABASE_URL where it is set, else the embedded one."""
 
 import os
-import tempfile
 import uuid
 from pathlib import Path
 
 # Luigi reads its configuration once, when it is first imported, and some of our tests import it.
 os.environ["LUIGI_CONFIG_PATH"] = str(Path(__file__).parents[1] / "config" / "luigi.cfg")
 
+import embedded_home
 import pytest
 import sqlalchemy as sa
 
 from pipeline.database.embedded import EmbeddedPostgres
 
-#: Nothing of a test outlives it.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+#: Nothing of a test outlives it, and several processes of tests share it.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
 
 
 def pytest_addoption(parser):
@@ -28,16 +28,27 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="a long soak: --run-slow"))
 
 
+def pytest_report_header():
+    where = "the one of TEST_DATABASE_URL" if os.environ.get("TEST_DATABASE_URL") else f"{embedded_home.SHARED_HOME}, kept for the next run"
+    return f"PostgreSQL: {where}"
+
+
 @pytest.fixture(scope="session")
 def server_url():
     """The URL (a SQLAlchemy URL object) of a server on which a test may make databases."""
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield sa.make_url(given).set(drivername="postgresql+psycopg2")
         return
-    # Kept, so that only the first run pays for initdb; test processes that run at once share it.
-    home = Path(tempfile.gettempdir(), f"hcad-pipeline-tests-{os.geteuid()}")
-    with EmbeddedPostgres(home, settings=FAST) as url:
-        yield sa.make_url(url)
+    # Test processes that run at once share it.
+    with EmbeddedPostgres(embedded_home.SHARED_HOME, settings=FAST) as url, embedded_home.without_leftovers(sa.make_url(url)) as server:
+        yield server
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user can pass through; the servers and services below it end with the test."""
+    with embedded_home.open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

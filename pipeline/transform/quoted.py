@@ -19,19 +19,13 @@ from pipeline.transform.lines import Lines
 _BLANKS = " \t"
 
 
-def quote_of(layout: Layout) -> str | None:
-    """The layout's quote character, if it declares one."""
-    quote: str | None = getattr(layout, "quote", None)
-    return quote
-
-
 def split_fields(text: str, layout: Layout) -> list[str]:
     """The fields of one line.
 
     Raises:
         csv.Error: its quotes do not pair, or text follows a closing quote; the message holds no value.
     """
-    quote = quote_of(layout)
+    quote = layout.quote
     if quote is None or quote not in text:
         return text.split(layout.delimiter)
     if text.count(quote) % 2:

@@ -20,7 +20,6 @@ from pipeline.catalog.model import Layout
 from pipeline.handoff import Part
 from pipeline.transform.header import Reading
 from pipeline.transform.lines import CR, LF, Lines, Mask, Octets, Positions, Refused, cut_lines
-from pipeline.transform.quoted import quote_of
 
 _BLANK: Final = 32
 #: A line whose bytes at these eighths of its length are blanks may be a blank line.
@@ -113,7 +112,7 @@ def _sort(lines: Lines, reading: Reading, record_width: int | None) -> Sorted:
         has_controls, has_cr = _controls(lines, None, 0)
     else:
         fields = len(reading.fields)
-        if quote := quote_of(layout):
+        if quote := layout.quote:
             has_quote = _lines_at(lines, np.flatnonzero(octets == ord(quote)))
         marks, seen = _mark(lines, layout, fields)
         is_other = (seen != fields) & ~has_quote

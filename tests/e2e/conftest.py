@@ -1,9 +1,12 @@
 """Worlds for the end-to-end tests: one luigid a module, never restarted; one published release that tests copy."""
 
+import dataclasses
 import uuid
 
 import pytest
-from harness import BRISK, BUNDLE, HEARINGS, REAL, SampleServer, World, configuration, database, members
+from databases import database
+from harness import BRISK, World, configuration
+from sample_site import BUNDLE, HEARINGS, REAL, SampleServer, members
 
 from pipeline import services
 
@@ -42,17 +45,27 @@ def brisk_luigid(tmp_path_factory):
     services.stop_all(home / "var")
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory, sample_server, server_url, brisk_luigid):
-    """A world with HCAD 2025 published. Not to be changed: copy it."""
+@pytest.fixture(scope="session")
+def first_release(tmp_path_factory, sample_server, server_url):
+    """A world with HCAD 2025 published, by a luigid that is gone since."""
+    home = tmp_path_factory.mktemp("luigid")
     with database(server_url) as url:
-        world = World(tmp_path_factory.mktemp("published"), sample_server, url, brisk_luigid, BRISK)
+        world = World(tmp_path_factory.mktemp("published"), sample_server, url, _luigid(home, BRISK), BRISK)
         world.edit_schema("hcad/source.toml", "arb_protest_real = 424_335", "arb_protest_real = 1_000")
         world.offer(REAL, members(BUNDLE / REAL))
         protests = members(BUNDLE / HEARINGS)["arb_protest_real.txt"].splitlines(keepends=True)
         world.offer(HEARINGS, {"arb_protest_real.txt": b"".join(protests[:PROTESTS])})
-        world.publish("--source", "hcad")
+        try:
+            world.publish("--source", "hcad")
+        finally:
+            services.stop_all(home / "var")
         yield world
+
+
+@pytest.fixture(scope="module")
+def published(first_release, brisk_luigid):
+    """A world with HCAD 2025 published. Not to be changed: copy it."""
+    return dataclasses.replace(first_release, luigid=brisk_luigid)
 
 
 @pytest.fixture

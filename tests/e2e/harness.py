@@ -8,35 +8,26 @@ release that is already published and break what it likes.
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-import uuid
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import sqlalchemy as sa
+from databases import connect, database
+from process_groups import kill_group, wait_until
+from sample_site import REPOSITORY, SampleServer, members, script
 
 from pipeline.catalog.load import load_catalog
 from pipeline.database.engine import make_engine
 from pipeline.load.manager import LoadManager
 
-REPOSITORY = Path(__file__).parents[2]
-BUNDLE = REPOSITORY / "tests" / "fixtures" / "sample"
-REAL = "hcad/2025/Real_acct_owner.zip"
-HEARINGS = "hcad/2019/Hearing_files.zip"
-TRAVIS = "travis/2019/Appraisal_Export.zip"
 #: Archives get this modification time: the same content offered again is the same release again.
 PUBLISHED_AT = 1_700_000_000
 COMMAND_TIMEOUT_S = 240
@@ -44,22 +35,6 @@ COMMAND_TIMEOUT_S = 240
 BRISK = {"worker.wait_interval": "0.2", "worker.wait_jitter": "0", "scheduler.retry_delay": "1", "scheduler.retry_count": "2"}
 #: Set by whoever starts the tests, and not for the processes of a world.
 FOREIGN = ("LUIGI_CONFIG_PATH", "DATABASE_URL", "HCAD_PIPELINE_RUN_ID", "HCAD_PIPELINE_TOKENS", "HCAD_PIPELINE_MIRROR", "PYTHONPATH")
-
-
-def script(name: str) -> Any:
-    """A module of `scripts/`."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(name, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def members(archive: Path) -> dict[str, bytes]:
-    """The members of a zip, by name."""
-    with zipfile.ZipFile(archive) as opened:
-        return {name: opened.read(name) for name in opened.namelist()}
 
 
 @dataclass(frozen=True)
@@ -74,69 +49,6 @@ class Done:
     @property
     def text(self) -> str:
         return self.out + self.err
-
-
-@contextmanager
-def database(server: sa.URL, template: str | None = None) -> Iterator[str]:
-    """A database of one's own, empty or a copy; its URL as text."""
-    name = f"e2e_{uuid.uuid4().hex[:12]}"
-    with admin(server) as cursor:
-        cursor.execute(f"create database {name}" + (f" template {template}" if template else ""))
-    try:
-        yield server.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin(server) as cursor:
-            cursor.execute(f"drop database {name} with (force)")
-
-
-@contextmanager
-def admin(server: sa.URL) -> Iterator[Any]:
-    """A cursor on the server, outside of any transaction."""
-    with closing(connect(server)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            yield cursor
-
-
-def connect(url: str | sa.URL) -> Any:
-    """A psycopg2 connection."""
-    return psycopg2.connect(sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
-
-
-class SampleServer:
-    """The sample server in a thread, with its request log."""
-
-    def __init__(self, root: Path, log: Path) -> None:
-        self.root, self._log = root, log
-        root.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        module = script("sample_server")
-        self.failing: set[str] = set()
-        failing = self.failing
-
-        class Handler(module.SampleHandler):
-            """Answers GET with 503 where the test says so; HEAD stays right."""
-
-            def answer(self) -> None:
-                if self.command == "GET" and self.path in failing:
-                    self.respond_text(module.HTTPStatus.SERVICE_UNAVAILABLE)
-                else:
-                    super().answer()
-
-        self._server = module.make_server(root, log_fd=self._descriptor, handler=Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def requests(self) -> list[str]:
-        """`METHOD path status bytes`, in order."""
-        return self._log.read_text().splitlines()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-        os.close(self._descriptor)
 
 
 @dataclass
@@ -389,50 +301,3 @@ def configuration(state: Path, settings: Mapping[str, str]) -> str:
         parser.set(section, key, value)
     lines = [f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in parser.items(section)) for section in parser.sections()]
     return "\n".join(lines)
-
-
-def group_members(group: int) -> list[int]:
-    """The living processes of a process group."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            found.append(int(path.parent.name))
-    return found
-
-
-def children(pid: int) -> list[int]:
-    """The living child processes of a process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == pid and fields[0] not in "ZX":
-            found.append(int(path.parent.name))
-    return found
-
-
-def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to a command's whole process group, and to the group of the luigi that `hcad-pipeline run` started."""
-    inner = children(process.pid)
-    for group in (process.pid, *inner):
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-
-
-def wait_until(question: Any, timeout_s: float = 60.0, every_s: float = 0.05) -> Any:
-    """Ask until the answer is true; the answer."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if answer := question():
-            return answer
-        time.sleep(every_s)
-    raise AssertionError(f"not within {timeout_s} s: {re.sub(chr(10), ' ', str(question))}")

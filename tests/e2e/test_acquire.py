@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import BRISK
+from databases import database
 from fixtures.small_disk import mounted
 from fixtures.tiny_county import write_county
-from harness import SampleServer, World, database
+from harness import BRISK, World
+from sample_site import SampleServer
 from test_bad_input import HTML
 
 ROLL, OCTOBER, HEARINGS = "tiny/2025/Roll.zip", "tiny/2025/Roll_Oct.zip", "tiny/2025/Hearings.zip"

@@ -7,7 +7,9 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from harness import BRISK, REAL, children, group_members
+from harness import BRISK
+from process_groups import children, group_members
+from sample_site import REAL
 
 SYNC = ("--source", "hcad", "--year", "2025")
 NOWHERE = "http://127.0.0.1:9/"

@@ -9,7 +9,10 @@ import time
 import uuid
 
 import pytest
-from harness import BUNDLE, HEARINGS, REAL, TRAVIS, World, children, database, group_members, kill_group, members, wait_until
+from databases import database
+from harness import World
+from process_groups import children, group_members, kill_group, wait_until
+from sample_site import BUNDLE, HEARINGS, REAL, TRAVIS, members
 
 from pipeline import scheduler
 

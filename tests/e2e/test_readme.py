@@ -7,10 +7,8 @@ fifty accounts, and the README's way to accept a release is walked for real. `./
 
 import os
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,10 +16,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from harness import BUNDLE, SampleServer
-
-from pipeline import services
-from pipeline.database.server import embedded
+from sample_site import BUNDLE, SampleServer
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -72,16 +67,10 @@ def mirror(tmp_path_factory):
 
 
 @pytest.fixture
-def environment():
+def environment(open_folder):
     """A state folder of its own, on a machine that has nothing of ours on PATH."""
-    # Not pytest's folder: it is closed to the user as whom root's PostgreSQL runs, whose data would then lie elsewhere, and stay.
-    home = Path(tempfile.mkdtemp(prefix="hcad-pipeline-"))
-    home.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if name in {"HOME", "TMPDIR"} or name.startswith("COVERAGE_")}
-    yield kept | {"PATH": "/usr/bin:/bin", "HCAD_PIPELINE_STATE": str(home / "var"), "LUIGID_PORT": str(free_port())}
-    services.stop_all(home / "var")
-    embedded(home / "var").stop()
-    shutil.rmtree(home)
+    return kept | {"PATH": "/usr/bin:/bin", "HCAD_PIPELINE_STATE": str(open_folder / "var"), "LUIGID_PORT": str(free_port())}
 
 
 def configuration(folder: Path, port: str) -> Path:

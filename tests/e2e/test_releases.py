@@ -5,7 +5,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
-from harness import HEARINGS, REAL
+from sample_site import HEARINGS, REAL
 
 SYNCS_ONLY = {"ProbeRelease", "SyncSource", "SyncAll"}
 HEADS_ONLY = [f"HEAD {HEARINGS}", f"HEAD {REAL}"]

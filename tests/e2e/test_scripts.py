@@ -7,19 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
 
+import embedded_home
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from harness import BUNDLE, SampleServer
+from sample_site import BUNDLE, SampleServer
 
 from pipeline import processes, services
 from pipeline.cli import shown_url
-from pipeline.database.server import embedded, server_url
+from pipeline.database.server import server_url
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "scripts"
@@ -30,15 +30,9 @@ TIMEOUT_S = 240
 @pytest.fixture(scope="module")
 def environment():
     """A bare environment with a state folder of its own, whose path has a blank; what is started in it is stopped."""
-    # Not pytest's folder: it is closed to the user as whom root's PostgreSQL runs, whose data would then lie elsewhere, and stay.
-    home = Path(tempfile.mkdtemp(prefix="hcad-pipeline-"))
-    home.chmod(0o755)
-    state = home / "the state"
-    kept = {name: value for name, value in os.environ.items() if name in {"HOME", "TMPDIR"} or name.startswith("COVERAGE_")}
-    yield kept | {"PATH": "/usr/bin:/bin", "HCAD_PIPELINE_STATE": str(state)}
-    services.stop_all(state)
-    embedded(state).stop()
-    shutil.rmtree(home)
+    with embedded_home.open_folder() as home:
+        kept = {name: value for name, value in os.environ.items() if name in {"HOME", "TMPDIR"} or name.startswith("COVERAGE_")}
+        yield kept | {"PATH": "/usr/bin:/bin", "HCAD_PIPELINE_STATE": str(home / "the state")}
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +273,35 @@ def test_test_sh_fails_below_the_coverage(environment, tmp_path):
     )
     assert done.returncode != 0
     assert "Required test coverage of 80% not reached" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (2, 0)])
+def test_test_sh_runs_what_measures_time_alone_and_fails_with_either_half(environment, tmp_path, codes):
+    """The checkout is a copy of the scripts; its Python notes what pytest is asked for, and ends as the test says."""
+    python, calls = tmp_path / ".venv" / "bin" / "python", tmp_path / "calls"
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/test.sh", "scripts/lib.sh", "setup.cfg", "pyproject.toml"):
+        shutil.copy2(REPOSITORY / name, tmp_path / name)
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1 $2" = "-m pytest" ] || exec {sys.executable} "$@"
+echo "$*" >>"{calls}"
+case "$*" in *"-m not serial"*) exit {codes[0]} ;; *"-m serial"*) exit {codes[1]} ;; *) exit 9 ;; esac
+"""
+    )
+    python.chmod(0o755)
+    fingerprint = re.search(r"^FINGERPRINT='(.*?)'", (SCRIPTS / "lib.sh").read_text(), re.DOTALL | re.MULTILINE)[1]
+    stamp = subprocess.run([sys.executable, "-c", fingerprint, tmp_path], capture_output=True, text=True, check=True).stdout
+    (tmp_path / ".venv" / "set-up.stamp").write_text(f"{stamp}embedded,dev\n")
+    assert call([tmp_path / "scripts" / "test.sh"], environment | {"TEST_WORKERS": "3"}).returncode == max(codes)
+    at_once, *then = calls.read_text().splitlines()
+    assert "--numprocesses=3" in at_once and "--cov=pipeline" in at_once
+    if codes[0] == 2:  # it was interrupted
+        assert then == []
+        return
+    (alone,) = then
+    assert "numprocesses" not in alone and "--cov-append" in alone and "--cov-fail-under=80" in alone
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.14"])

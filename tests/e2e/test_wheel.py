@@ -75,7 +75,9 @@ def sample(tmp_path):
 
 
 def pip(*arguments):
-    done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, timeout=300)
+    # pip takes what it finds on PYTHONPATH for installed.
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments], env=ours, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -321,6 +321,7 @@ def test_pinned_archive_is_had_from_a_mirror_whose_validators_say_nothing(tasks,
         mirror.stop()
 
 
+@pytest.mark.serial
 def test_configured_bandwidth_is_kept_and_the_log_tells_how_far_it_is(tasks, server, caplog, monkeypatch):
     tasks.declare(bandwidth="1MB")
     monkeypatch.setattr("pipeline.tasks.progress.LOG_EVERY_S", 1.0)
@@ -357,6 +358,7 @@ def test_luigid_that_does_not_listen_is_left_alone(tasks, server, monkeypatch):
     assert download.complete() and len(calls) == 1
 
 
+@pytest.mark.serial
 def test_progress_is_written_for_the_runs_terminal_while_it_looks(tasks, server, monkeypatch):
     monkeypatch.setenv("HCAD_PIPELINE_RUN_ID", "7")
     tasks.declare(bandwidth="1MB")

@@ -8,12 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import embedded_home
 import psycopg2
 import pytest
 import sqlalchemy as sa
@@ -29,28 +29,18 @@ IS_ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
-def folder():
-    """A short folder that every user can pass through (pytest's own are closed). Servers below it end with the test."""
-    folder = Path(tempfile.mkdtemp(prefix="hcad-", dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    for record in folder.rglob(RECORD):
-        EmbeddedPostgres(record.parent).stop()
-        found = json.loads(record.read_text())
-        for place in {found["private_base"], found["socket"]} - {None}:
-            shutil.rmtree(place, ignore_errors=True)
-    shutil.rmtree(folder)
+def folder(open_folder):
+    return open_folder
 
 
 @pytest.fixture(scope="session")
 def data_folder():
     """A fresh data folder, made once: initdb takes long on a busy disk."""
-    folder = Path(tempfile.mkdtemp(prefix="hcad-", dir="/tmp"))
-    folder.chmod(0o755)
-    with EmbeddedPostgres(folder / "pg"):
-        pass
-    yield folder / "pg" / "data-18"
-    shutil.rmtree(folder)
+    with embedded_home.open_folder() as folder:
+        with EmbeddedPostgres(folder / "pg"):
+            pass
+        (data,) = (folder / "pg").glob("data-*")
+        yield data
 
 
 @pytest.fixture

@@ -157,6 +157,7 @@ def test_no_wait_begins_that_would_end_after_the_deadline(server: Any, make_mana
     assert len(server.requests) == 1 and not waits and time.monotonic() - began < 5
 
 
+@pytest.mark.serial
 def test_deadline_ends_a_body_that_comes_too_slowly_and_keeps_it(
     server: Any, hostile: ModuleType, archive: bytes, make_manager: Make, dest: Path
 ) -> None:

@@ -18,6 +18,7 @@ from pipeline.download import DownloadManager
 from pipeline.download.throttle import SharedBandwidth, SharedSlots
 from pipeline.errors import DiskError, DownloadError, DownloadRefused
 
+pytestmark = pytest.mark.serial
 Make = Callable[..., DownloadManager]
 
 

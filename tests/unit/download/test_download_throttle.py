@@ -21,6 +21,8 @@ from pipeline.download import throttle
 from pipeline.download.throttle import SharedBandwidth, SharedSlots
 from pipeline.errors import DiskError, DownloadError
 
+pytestmark = pytest.mark.serial
+
 ROOT = Path(__file__).parents[3]
 #: Reads a URL whole in chunks, taking every chunk from the shared limit; prints when it began and ended.
 READER = textwrap.dedent("""

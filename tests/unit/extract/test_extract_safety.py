@@ -281,6 +281,7 @@ def test_header_of_a_tar_cannot_ask_for_memory(make_manager: Callable[..., Extra
         make_manager(max_ratio=1e9).extract_archive(archive, tmp_path / "out")
 
 
+@pytest.mark.serial
 @pytest.mark.fault(29)
 def test_million_entries_are_refused_at_once(manager: ExtractManager, tmp_path: Path) -> None:
     record = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"n"
@@ -327,6 +328,7 @@ def test_bomb_without_a_stated_size_is_stopped_while_inflating(manager: ExtractM
     assert only_archive_in(tmp_path)
 
 
+@pytest.mark.serial
 @pytest.mark.fault(29)
 def test_bomb_that_states_its_size_is_refused_before_inflating(
     make_manager: Callable[..., ExtractManager], tmp_path: Path

@@ -56,12 +56,6 @@ def write_member(folder: Path, content: bytes) -> Path:
     return path
 
 
-def quoting(layout: Layout, quote: str = '"') -> Layout:
-    """The layout with a quote character."""
-    object.__setattr__(layout, "quote", quote)
-    return layout
-
-
 def acct(number: int) -> bytes:
     return b"%013d" % number
 

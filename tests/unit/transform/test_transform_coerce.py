@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,6 +179,10 @@ def test_date_is_exactly_of_its_format_or_refused(text, reason):
     assert read(text, MDY) == (Refusal(reason) if reason else datetime.date(2020, 1, 2))
 
 
+def test_earlier_format_is_asked_first_whatever_its_shape():
+    assert read("01022012", column(DATE, formats=("%y%m%d%H", "%m%d%Y"))) == Refusal("time_of_day")
+
+
 def test_time_of_day_is_not_cut_off():
     assert read("2012-09-11 13:45", column(DATE, formats=("%Y-%m-%d %H:%M",))) == Refusal("time_of_day")
 
@@ -283,6 +288,7 @@ def test_year_out_of_range_is_not_taken_by_a_later_format():
         (column(numeric(16, 4), implied_decimals=4), ["15000"], False),
         (column(DATE, formats=("%Y-%m-%d",)), ["2025-01-02", None, "2025-02-30"], True),
         (MDY, ["01/02/2025"], False),
+        (column(DATE, formats=("%Y-%m-%d", "%d %b %Y")), ["2025-01-02", "02 Jan 2025"], False),
         (column(TEXT), ["A", None, "\x00"], True),
     ],
 )  # fmt: skip
@@ -291,6 +297,33 @@ def test_canonical_text_is_given_where_the_text_is_nearly_it(of, texts, is_made)
     assert (coerced.canonical is not None) == is_made
     if is_made:
         assert coerced.canonical.to_pylist() == [canonical(value) for value in coerced.values.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("of", "texts", "values"),
+    [
+        (column(INTEGER), ["x", "12", "y", "7"], [None, 12, None, 7]),
+        (ACRES, ["..", "1.5", "9.9.9", "0.25"], [None, Decimal("1.5"), None, Decimal("0.25")]),
+        (MDY, ["12/30/1899", "01/02/2025", "x", "01/03/2025"], [None, datetime.date(2025, 1, 2), None, datetime.date(2025, 1, 3)]),
+        (column(BOOLEAN, true_codes=("T",), false_codes=("F",)), ["F", "T", "?", "F"], [None, True, None, False]),
+        (column(TEXT, controls="blank", nulls=("X",)), ["X", "a\x00b", "\x01", "c"], [None, "a b", None, "c"]),
+        (column(TEXT, normalize=("zip_code",)), ["?", "77002", "?", "770021234"], [None, "77002", None, "77002-1234"]),
+    ],
+)
+def test_bytes_left_behind_a_null_are_not_read(of, texts, values):
+    hidden = pc.if_else(pa.array([True, False, True, False]), pa.scalar(None, pa.string()), pa.array(texts))
+    assert "".join(texts).encode() == hidden.buffers()[2].to_pybytes()  # Arrow leaves them there
+    coerced = column_typer(of)(hidden, is_ascii=True, has_controls=True)
+    assert coerced.values.to_pylist() == values
+    assert coerced.refusals == {}
+    assert rows_of(coerced.changed) == ({"control_character": [1]} if of.controls == "blank" else {})
+
+
+def test_codes_are_compared_whole():
+    texts = ["TF", "", "T", "F", None]
+    coerced = typed(texts, column(BOOLEAN, true_codes=("T",), false_codes=("F",)))
+    assert coerced.values.to_pylist() == [None, None, True, False, None]
+    assert rows_of(coerced.refusals) == {"not_a_code": [0, 1]}
 
 
 def test_memory_of_distinct_texts_is_bounded():

@@ -61,6 +61,7 @@ def test_unknown_step_is_refused(step):
         ("zip_code", "7-7002-123", Refusal("not_a_zip_code")),
         ("zip_code", "1234-56789", Refusal("not_a_zip_code")),
         ("zip_code", "770021", Refusal("not_a_zip_code")),
+        ("zip_code", "7x002-1234", Refusal("not_a_zip_code")),
     ],
 )  # fmt: skip
 def test_step_gives_its_value_or_its_own_reason(step, text, value):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from member_maker import TEXT, quoting, table, transform_file, write_member
+from member_maker import TEXT, table, transform_file, write_member
 
 from pipeline.catalog.model import Column, Layout
 from pipeline.errors import AccountingError, CatalogError
@@ -180,7 +180,7 @@ def test_fixed_width_columns_are_what_pandas_reads(tmp_path, content, encoding, 
 )  # fmt: skip
 def test_quoted_columns_are_what_csv_reads_of_each_line(tmp_path, rows, chunk_rows):
     content = "".join(",".join(row) + "\n" for row in rows).encode("cp1252")
-    layout = quoting(Layout("delimited", delimiter=","))
+    layout = Layout("delimited", delimiter=",", quote='"')
     path = write_member(tmp_path, content)
     chunks = list(read_delimited(path, Reading(layout, None, ("a", None, "c")), None, chunk_rows))
     expected = {}
@@ -203,7 +203,7 @@ def test_quoted_columns_are_what_csv_reads_of_each_line(tmp_path, rows, chunk_ro
 @pytest.mark.fault(39)
 def test_unbalanced_quote_refuses_its_own_line_and_keeps_the_order(tmp_path):
     content = b'1,a,x\n2,"b,b",y\n3,"c,z\n4,"d""d",\n5,e,w\n6,"f"f,v\n7,"g,g",h,i\n8,6" x 4",u\n'
-    layout = quoting(Layout("delimited", delimiter=","))
+    layout = Layout("delimited", delimiter=",", quote='"')
     (chunk,) = read_delimited(write_member(tmp_path, content), Reading(layout, None, ("n", "text", "z")), None, 100)
     assert chunk.texts["n"].to_pylist() == ["1", "2", "4", "5", "8"]
     assert chunk.texts["text"].to_pylist() == ["a", "b,b", 'd"d', "e", '6" x 4"']
@@ -214,7 +214,7 @@ def test_unbalanced_quote_refuses_its_own_line_and_keeps_the_order(tmp_path):
 
 
 def test_quoted_header_names_its_columns(tmp_path):
-    of = table(Column("owner", TEXT, "owner, name"), Column("val", TEXT, "val"), layouts=(quoting(Layout("delimited", delimiter=",")),))
+    of = table(Column("owner", TEXT, "owner, name"), Column("val", TEXT, "val"), layouts=(Layout("delimited", delimiter=",", quote='"'),))
     path = write_member(tmp_path, b'"val","owner, name"\n1,"A ""B"" C, D"\n"2",E\n3,"F\n')
     outcome = transform_file(path, tmp_path / "out", of)
     assert outcome.column("owner") == ['A "B" C, D', "E"]
