@@ -151,13 +151,10 @@ class DataTransformer:
         for name, column in normalization_rules.items():
             if column.compute is None:
                 typed[name] = _by_policy(coerce_text(record.get(name), column), column)
-        arguments = {
-            name: pa.array([None if isinstance(value, Refusal) else value], arrow_type(normalization_rules[name].type))
-            for name, value in typed.items()
-        }
         for name, column in normalization_rules.items():
             if column.compute is not None:
-                made = compute_column(column, arguments)
+                values = {of: _array(typed[of], normalization_rules[of]) for of in column.compute.of}
+                made = compute_column(column, values)
                 reason = next((reason for reason, mask in made.refusals.items() if mask[0]), None)
                 typed[name] = _by_policy(Refusal(reason) if reason else made.values[0].as_py(), column)
         return {name: typed[name] for name in normalization_rules}
@@ -238,6 +235,10 @@ class DataTransformer:
         )
         return report
 
+    def type_columns(self, chunk: Chunk) -> Judged:
+        """A chunk typed and completed, with what its types refuse; no rule is applied."""
+        return self._judge.type_columns(chunk)
+
     def check_first_rows(self, member_path: Path, member: Member, reading: Reading) -> None:
         """Look at a member's first rows: do they state the release's tax year, and stand in the columns that they should?
 
@@ -268,13 +269,13 @@ class DataTransformer:
         tally.count(chunk, judged, rows, refused, dropped)
 
     def _hold_to_sample(self, chunk: Chunk, judged: Judged) -> None:
-        """Take some rows one by one the plain way, and stop where that says other than the columns do.
+        """Take a row by itself the plain way, the first of the sample in a chunk, and stop where that says other than its columns do.
 
         Raises:
             AccountingError: a value is another one, or Cerberus refuses a row that is good.
         """
         columns = {column.name: column for column in self.table.columns}
-        for row in np.flatnonzero(chunk.line_numbers % self.sample_every == 0).tolist():
+        for row in np.flatnonzero(chunk.line_numbers % self.sample_every == 0)[:1].tolist():
             record = {name: texts[row].as_py() for name, texts in judged.texts.items()}
             plain = self.normalize_data(record, columns)
             typed, final = (rows.slice(row, 1).to_pylist()[0] for rows in (judged.typed, judged.rows))
@@ -306,6 +307,11 @@ class DataTransformer:
         rows = judged.rows.append_column("row_hash", row_hashes(judged.rows, self.table.columns, judged.canonical))
         rows = rows.append_column("line", pa.array(chunk.line_numbers))
         return rows if judged.is_good.all() else rows.filter(pa.array(judged.is_good))
+
+
+def _array(value: Any, column: Column) -> pa.Array:
+    """A typed value as a column of one row; NULL where it is refused."""
+    return pa.array([None if isinstance(value, Refusal) else value], arrow_type(column.type))
 
 
 def _by_policy(value: Any, column: Column) -> Any:

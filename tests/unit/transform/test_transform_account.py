@@ -1,9 +1,12 @@
 """The account of a part: what the quarantine says of a line, and the report of values, with nothing lost and no person named."""
 
 import base64
+import doctest
+import importlib
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from decimal import Decimal
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -12,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from member_maker import ACCOUNTS, BIGINT, BOOLEAN, DATE, TEXT, acct, measure, numeric, table, transform_file
 
-from pipeline.catalog.model import Column
+from pipeline.catalog.model import Column, Computed
 from pipeline.errors import AccountingError, PartRefused
 from pipeline.handoff import PartReport
 from pipeline.transform import DataTransformer, judgement
-from pipeline.transform.coerce import Coerced
+from pipeline.transform.coerce import Coerced, Refusal
 from pipeline.transform.output import MemberIdentity, Quarantined, _document
 
 PEOPLE = table(
@@ -235,3 +238,19 @@ def test_whole_numbers_are_numbers_in_ranges_and_exact_ones_text(transformed):
     of = table(Column("acct", TEXT, "acct"), Column("n", numeric(4, 0), "n"), Column("i", BIGINT, "i"))
     report = transformed(b"x\t5\t5\n", of).report
     assert report.ranges == {"acct": ["x", "x"], "n": ["5", "5"], "i": [5, 5]}
+
+
+@pytest.mark.parametrize("name", ["transformer"])
+def test_examples_of_the_documentation_come_true(name):
+    failed, tried = doctest.testmod(importlib.import_module(f"pipeline.transform.{name}"))
+    assert (failed, tried >= 10) == (0, True)
+
+
+def test_computed_column_of_one_record_is_that_of_the_columns():
+    parts = (Column("full", BIGINT, "full"), Column("half", BIGINT, "half"))
+    made = Column("baths", numeric(3, 1), "baths", compute=Computed("bathrooms", ("full", "half")))
+    transformer = DataTransformer(table(made, *parts))
+    columns = {column.name: column for column in transformer.table.columns}
+    assert transformer.normalize_data({"full": "2", "half": "1"}, columns) == {"baths": Decimal("2.5"), "full": 2, "half": 1}
+    refused = transformer.normalize_data({"full": "1000", "half": "x"}, columns)
+    assert (refused["baths"], refused["half"]) == (Refusal("out_of_range"), Refusal("not_a_number"))
