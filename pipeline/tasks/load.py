@@ -18,11 +18,9 @@ from pipeline.tasks.base import ImportTask, cut_of, engine, table_of
 from pipeline.tasks.confirm import ConfirmRelease
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.transform import TransformPart, reading_of
+from pipeline.transform.first_rows import FIRST_ROWS
 from pipeline.transform.header import Reading
 from pipeline.transform.transformer import DataTransformer
-
-#: Rows that are looked at for their tax year before a table is transformed.
-FIRST_ROWS = 1000
 
 
 class TableTask(ImportTask):
@@ -42,10 +40,6 @@ class TableTask(ImportTask):
             return None
         cut = cut_of(self.of_source(), self.year, archive)
         return ExtractArchive(source=self.source, year=self.year, archive=archive, fingerprint=fingerprint, cut=cut)
-
-
-#: Rows that are looked at for their tax year before a table is transformed.
-FIRST_ROWS = 1000
 
 
 class StagePart(TableTask):
