@@ -124,9 +124,26 @@ class Manifest:
 class PartReport:
     """The account of one transformed part: ``read = written + quarantined + duplicate + filtered``, always.
 
-    ``filtered`` counts, by reason, the records that are no rows (``blank_line``); ``nulled`` counts, by
-    ``column:reason``, values that a declared rule turned into NULL; ``refused`` counts the quarantined rows by
-    ``column:reason``.
+    Attributes:
+        table: ``source.table``.
+        part: its number in the member.
+        read: records, which is lines without the header.
+        written: rows of ``rows.parquet``.
+        quarantined: lines of ``quarantine.jsonl``.
+        duplicate: rows equal to an earlier row of the part.
+        filtered: by reason, records that are no rows (``blank_line``).
+        nulled: by ``column:rule``, values that a declared rule turned into NULL (``declared``: one of the column's ``nulls``).
+        changed: by ``column:rule``, values that a declared rule altered (``truncated``, ``control_character``).
+        examples: by ``column:rule`` of ``nulled`` and ``changed``, the first three: ``line``, and ``text`` as it was unless the
+            column is personal.
+        refused: by ``column:rule``, quarantined lines; a line that breaks two rules counts under both.
+        refused_together: by the rules that a quarantined line breaks (``column:rule``, joined by ``, ``), how many lines break just
+            those; the commonest 100, the others under ``others``. They add up to ``quarantined``.
+        nulls: by column, rows of ``rows.parquet`` without a value; columns that have none are left out.
+        ranges: by column, its smallest and largest value written: a whole number, or text (a text's first 64 characters). None of
+            personal columns, of booleans, and of columns without a value.
+        slow_rules: by ``column.rule`` that is not compiled: the ``seconds`` that it took, and how many values or rows it ``judged``.
+        seconds: by the clock.
     """
 
     table: str
@@ -139,6 +156,12 @@ class PartReport:
     nulled: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    changed: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    refused_together: Mapping[str, int] = field(default_factory=dict)
+    nulls: Mapping[str, int] = field(default_factory=dict)
+    ranges: Mapping[str, list[int | str]] = field(default_factory=dict)
+    slow_rules: Mapping[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def is_balanced(self) -> bool:
