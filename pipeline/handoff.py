@@ -140,8 +140,8 @@ class PartReport:
         refused_together: by the rules that a quarantined line breaks (``column:rule``, joined by ``, ``), how many lines break just
             those; the commonest 100, the others under ``others``. They add up to ``quarantined``.
         nulls: by column, rows of ``rows.parquet`` without a value; columns that have none are left out.
-        ranges: by column, its smallest and largest value written: a whole number, or text (a text's first 64 characters). None of
-            personal columns, of booleans, and of columns without a value.
+        ranges: by column, its smallest and largest number or day written: a whole number, or its text. None of personal columns, of
+            texts and booleans, and of columns without a value.
         slow_rules: by ``column.rule`` that is not compiled: the ``seconds`` that it took, and how many values or rows it ``judged``.
         seconds: by the clock.
     """

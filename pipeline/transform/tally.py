@@ -8,7 +8,6 @@ that are wrong. No value of a personal column is kept.
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -30,7 +29,6 @@ from pipeline.transform.rules import Cost
 EXAMPLES: Final = 3
 #: A part of fewer records is too small to say that it is no part of this table.
 FEWEST_RECORDS: Final = 100
-_TEXT_CHARACTERS: Final = 64
 _MOST_COMBINATIONS: Final = 100
 
 
@@ -122,12 +120,12 @@ class Tally:
                 examples.append({"line": int(chunk.line_numbers[row]), **shown})
 
     def _measure(self, rows: pa.Table) -> None:
-        """Count the NULLs of each column and note its smallest and largest value."""
+        """Count the NULLs of each column, and note the smallest and the largest of its numbers or days."""
         for column in self._table.columns:
             values = rows.column(column.name)
             if values.null_count:
                 self._nulls[column.name] += values.null_count
-            if values.null_count == len(values) or column.personal or column.type.kind == "boolean":
+            if values.null_count == len(values) or column.personal or column.type.kind in ("text", "boolean"):
                 continue
             found = pc.min_max(values).as_py()
             least, most = self._ranges.get(column.name, (found["min"], found["max"]))
@@ -152,9 +150,9 @@ class Tally:
 
 
 def _shown(value: Any) -> int | str:
-    """A value as JSON holds it: exactly, and not too long."""
+    """A number or day as JSON holds it, exactly."""
     if isinstance(value, int):
         return value
     if isinstance(value, Decimal):
         return f"{value:f}"
-    return value.isoformat() if isinstance(value, datetime.date) else str(value)[:_TEXT_CHARACTERS]
+    return str(value)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.catalog.model import Column, Table
 from pipeline.errors import AccountingError, CatalogError
@@ -266,7 +267,7 @@ class DataTransformer:
         """Judge a chunk, write what becomes of it, and count it."""
         judged = self._judge.judge(chunk)
         self._hold_to_sample(chunk, judged)
-        rows, dropped = self.deduplicate(self._good_rows(chunk, judged), self._merged_by, seen=seen)
+        rows, dropped = self._good_rows(chunk, judged, seen)
         refused = _quarantined(chunk, judged)
         folder.write_rows(rows)
         folder.write_quarantined(refused)
@@ -305,12 +306,17 @@ class DataTransformer:
     def _parse(self, reading: Reading) -> Callable[..., Iterator[Chunk]]:
         return self.parse_fixed_width if reading.layout.format == "fixed_width" else self.parse_delimited
 
-    def _good_rows(self, chunk: Chunk, judged: Judged) -> pa.Table:
-        """The good rows of a chunk, hashed and numbered."""
-        # Hashed before the others are taken out: so each column is filtered once, and its canonical text not at all.
-        rows = judged.rows.append_column("row_hash", row_hashes(judged.rows, self.table.columns, judged.canonical))
-        rows = rows.append_column("line", pa.array(chunk.line_numbers))
-        return rows if judged.is_good.all() else rows.filter(pa.array(judged.is_good))
+    def _good_rows(self, chunk: Chunk, judged: Judged, seen: set[str]) -> tuple[pa.Table, int]:
+        """The good rows of a chunk, hashed and numbered, the first of equal ones; and how many were dropped for that."""
+        # Hashed before the others are taken out, and told apart by hash alone: so each column is filtered once at most.
+        hashes, lines = row_hashes(judged.rows, self.table.columns, judged.canonical), pa.array(chunk.line_numbers)
+        rows = judged.rows.append_column("row_hash", hashes).append_column("line", lines)
+        is_good = pa.array(judged.is_good)
+        narrow = pa.table({"row_hash": hashes, "line": lines}).filter(is_good)
+        kept, dropped = self.deduplicate(narrow, self._merged_by, seen=seen)
+        if dropped:
+            is_good = pc.is_in(lines, value_set=kept.column("line").combine_chunks())
+        return (rows if kept.num_rows == rows.num_rows else rows.filter(is_good)), dropped
 
 
 def _array(value: Any, column: Column) -> pa.Array:
