@@ -250,6 +250,12 @@ def test_other_tax_years_play_no_part(world):
     world.declare(dataclasses.replace(OWNER, checks=(check("sum", "value", least=45, most=45),)))
     bring(world, "b", OWNERS, FEATURES, publish=False)
     assert results(world)[0][3:] == (True, "the sum of value is 45.00")
+    kept = world.key("c")
+    for table in (OWNER, FEATURE):
+        world.loads.open_import(kept, table)
+        assert world.loads.keep_table(kept, table, member_sha256=f"a-{table.name}", recipe="t1")
+    world.loads.check_release(kept, world.county)
+    assert results(world)[0][3:] == (True, "the sum of value is 45.00")
 
 
 def bad(count):
