@@ -86,7 +86,7 @@ def stage_part(cursor: Cursor, place: Place, jsonl: Path, rows_per_rule: int) ->
     last = {rule: sorted(found)[:rows_per_rule][-1] for rule, found in lines.items()}
     kept = (row for row in _rows(jsonl) if any(row["line"] <= last[rule] for rule in row["rules"]))
     values = (
-        (*where, row["line"], row.get("offset"), place.member_sha256, row["raw"], row.get("raw_base64"), row["rules"], Json(row["reasons"]))
+        (*where, row["line"], row["offset"], place.member_sha256, row["raw"], row.get("raw_base64"), row["rules"], Json(row["reasons"]))
         for row in kept
     )
     execute_values(cursor, INSERT, values, page_size=1000)
@@ -141,5 +141,4 @@ def clear(cursor: Cursor, import_id: int, table: str) -> None:
 def _rows(jsonl: Path) -> Iterator[dict[str, Any]]:
     with open(jsonl, encoding="utf-8") as lines:
         for line in lines:
-            row = json.loads(line)
-            yield {"rules": list(row["reasons"]), **row}
+            yield json.loads(line)

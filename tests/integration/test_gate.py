@@ -259,7 +259,8 @@ def test_other_tax_years_play_no_part(world):
 
 
 def bad(count):
-    return [json.dumps({"line": n, "raw": "x", "rules": ["acct:regex"], "reasons": {"acct": ["no"]}}) for n in range(1000, 1000 + count)]
+    row = {"offset": 0, "raw": "x", "rules": ["acct:regex"], "reasons": {"acct": ["no"]}}
+    return [json.dumps({"line": n, **row}) for n in range(1000, 1000 + count)]
 
 
 @pytest.mark.fault(50)
