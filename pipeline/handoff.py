@@ -6,14 +6,18 @@ equal from its own JSON. The files are written with :func:`write_json`, which ma
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
+
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 #: Called by a stage with an event's name and its figures; the observe package turns them into log lines and ledger rows.
 OnEvent = Callable[[str, Mapping[str, Any]], None]
@@ -172,6 +176,27 @@ class PartReport:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read a report back."""
         return cls(**document)
+
+
+@dataclass(frozen=True)
+class RawLine:
+    r"""A line of a member, for a person to read and for a program to have its bytes.
+
+    ``byte_offset`` is where it begins in the member. ``text`` is the line without its end; control characters besides TAB, and bytes
+    that the encoding does not know, stand in it as ``\xNN``. ``base64`` has the bytes where ``text`` does not give them back.
+    """
+
+    byte_offset: int
+    text: str
+    base64: str | None = None
+
+    @classmethod
+    def of(cls, byte_offset: int, raw: bytes, encoding: str) -> Self:
+        """The line whose bytes, without the line end, are ``raw``."""
+        text = raw.decode(encoding, errors="backslashreplace")
+        shown = _CONTROL_CHARACTER.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        is_exact = shown == text and text.encode(encoding, errors="replace") == raw
+        return cls(byte_offset, shown, None if is_exact else base64.b64encode(raw).decode("ascii"))
 
 
 def read_json(path: Path) -> Any:

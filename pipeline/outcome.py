@@ -53,7 +53,8 @@ class SyncOutcome:
 
     ``state``: ``published`` (by this run), ``unchanged`` (it was current before), ``not_published`` (the district has none yet),
     ``refused``, ``failed``. ``year`` is the tax year that was taken where the source's policy may take another than the one asked
-    for. ``message`` says why it is not well, and, of a release that is current, what stands in for archives that are bad.
+    for. ``message`` says why it is not well, and, of a release that is current, what stands in for archives that are bad and which checks
+    it failed that did not hold it.
     ``tables`` is the account of the current import.
     """
 
@@ -71,7 +72,7 @@ def outcome_of(
 ) -> SyncOutcome:
     """Ask the probe's file and the ledger what became of a source's tax year."""
     tables: tuple[TableOutcome, ...] = ()
-    found, is_new = None, False
+    found, is_new, warnings = None, False, list[str]()
     path = probe_path(settings.state, source, year, as_of)
     probe = read_json(path) if path.is_file() else None
     asked, year = year, (probe or {}).get("tax_year") or year
@@ -87,9 +88,10 @@ def outcome_of(
                 [run_id, current.import_id],
             )
             is_new = bool((cursor.fetchone() or (False,))[0])
+            warnings = _failed_checks(cursor, current.import_id)
     import_id = current.import_id if current else None
     if found and found.state == "published":
-        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
+        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe), *warnings]))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
     ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
     if found and found.is_held:
@@ -147,6 +149,15 @@ def _severity(code: int | None) -> int:
 def _is_of(failure: FailedAttempt, source: str, year: int) -> bool:
     parameters = failure.parameters
     return parameters.get("source", source) == source and parameters.get("year", str(year)) == str(year)
+
+
+def _failed_checks(cursor: Cursor, import_id: int) -> list[str]:
+    cursor.execute(
+        """select table_name || ' ' || check_name || ': ' || seen || ', expected ' || expected from etl.gate_result
+            where import_id = %s and not passed order by 1""",
+        [import_id],
+    )
+    return [text for (text,) in cursor.fetchall()]
 
 
 def _tables(cursor: Cursor, import_id: int) -> tuple[TableOutcome, ...]:

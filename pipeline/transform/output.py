@@ -10,10 +10,8 @@ in it, ``raw_base64`` has them.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +25,13 @@ import pyarrow.parquet as pq
 
 from pipeline.catalog.model import Column
 from pipeline.errors import DiskError
-from pipeline.handoff import PartReport, publish_folder, write_json
+from pipeline.handoff import PartReport, RawLine, publish_folder, write_json
 from pipeline.transform.coerce import arrow_type
 
 ROWS: Final = "rows.parquet"
 QUARANTINE: Final = "quarantine.jsonl"
 REPORT: Final = "report.json"
 
-_CONTROL_CHARACTER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 #: A column is written with a dictionary when at most this share of the values that are looked at are distinct.
 _DICTIONARY_SHARE: Final = 0.1
 _LOOKED_AT: Final = 2000
@@ -189,20 +186,16 @@ def _repetitive(rows: pa.Table) -> list[str]:
 
 def _document(line: Quarantined, member: MemberIdentity) -> dict[str, Any]:
     """A refused line as ``quarantine.jsonl`` holds it."""
-    shown = line.raw.decode(member.encoding, errors="backslashreplace")
-    has_controls = _CONTROL_CHARACTER.search(shown) is not None
-    is_exact = not has_controls and shown.encode(member.encoding, errors="replace") == line.raw
-    if has_controls:
-        shown = _CONTROL_CHARACTER.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+    raw = RawLine.of(line.byte_offset, line.raw, member.encoding)
     return {
         "source": member.source,
         "table": member.table,
         "sha256": member.sha256,
         "line": line.line,
-        "offset": line.byte_offset,
+        "offset": raw.byte_offset,
         "encoding": member.encoding,
-        "raw": shown,
-        **({} if is_exact else {"raw_base64": base64.b64encode(line.raw).decode("ascii")}),
+        "raw": raw.text,
+        **({"raw_base64": raw.base64} if raw.base64 is not None else {}),
         "rules": line.rules,
         "reasons": {column: list(messages.values()) for column, messages in line.reasons.items()},
     }
