@@ -18,7 +18,7 @@ from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.runs import FailedAttempt
 from pipeline.extract.wanted import cuts_of
-from pipeline.handoff import read_json
+from pipeline.handoff import json_object, read_if_whole
 from pipeline.releases import Release, probe_path, read_stand_ins
 from pipeline.settings import Settings, find_source
 
@@ -52,7 +52,8 @@ class SyncOutcome:
     """What became of one source and tax year.
 
     ``state``: ``published`` (by this run), ``unchanged`` (it was current before), ``not_published`` (the district has none yet),
-    ``refused``, ``failed``. ``year`` is the tax year that was taken where the source's policy may take another than the one asked
+    ``refused``, ``failed`` (also where the offered release is current, and an archive that was to be fetched again could not be, or came
+    with other bytes). ``year`` is the tax year that was taken where the source's policy may take another than the one asked
     for. ``message`` says why it is not well, and, of a release that is current, what stands in for archives that are bad.
     ``tables`` is the account of the current import.
     """
@@ -72,8 +73,7 @@ def outcome_of(
     """Ask the probe's file and the ledger what became of a source's tax year."""
     tables: tuple[TableOutcome, ...] = ()
     found, is_new = None, False
-    path = probe_path(settings.state, source, year, as_of)
-    probe = read_json(path) if path.is_file() else None
+    probe = read_if_whole(probe_path(settings.state, source, year, as_of), json_object)
     asked, year = year, (probe or {}).get("tax_year") or year
     with transaction(engine) as cursor:
         if probe and probe["status"] == "found":
@@ -88,10 +88,14 @@ def outcome_of(
             )
             is_new = bool((cursor.fetchone() or (False,))[0])
     import_id = current.import_id if current else None
-    if found and found.state == "published":
+    ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
+    is_published = found is not None and found.state == "published"
+    if is_published:
+        # What is current does not depend on its archives any more. But what was to be fetched again, and was not, is no success.
+        ours = [failure for failure in ours if failure.family == "DownloadArchive"]
+    if is_published and not ours:
         message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
-    ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
     if found and found.is_held:
         refusals = [failure.message for failure in ours if failure.exit_code == 31 and failure.message]
         return SyncOutcome(source, year, "refused", 31, refusals[0] if refusals else str(ledger.held(found)), import_id, tables)

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import zipfile
+from dataclasses import asdict
 from itertools import pairwise
 
 import luigi
@@ -17,8 +18,10 @@ from fixtures.tiny_county import write_county
 from luigi.rpc import RPCError
 
 from pipeline.errors import ChecksumMismatch, DownloadError, NotAnArchive, ReleaseChanged
+from pipeline.handoff import write_json
 from pipeline.releases import ArchiveIdentity, Release
 from pipeline.settings import process_settings, process_sources
+from pipeline.targets import Refusal
 
 DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
 
@@ -239,6 +242,77 @@ def test_archive_that_was_bad_and_is_good_by_force_is_a_release_of_its_own(tasks
     with pytest.raises(ReleaseChanged, match="a bad archive"):
         download.run()
     assert probe(tasks, 3).release != before.release
+
+
+def publish_without(tasks, release, archive, refusal):
+    """Let the ledger and the notes say that the release is current without one of its archives."""
+    from pipeline.database.engine import transaction
+    from pipeline.tasks.base import cut_of, engine
+
+    with transaction(engine()) as cursor:
+        cursor.execute("update etl.import set state = 'superseded' where state = 'published'")
+        cursor.execute(
+            """insert into etl.import (source, tax_year, release, recipe, profile, state, published_at)
+               values ('tiny', 2025, %s, 'r', 'production', 'published', now())""",
+            [release.release],
+        )
+    cut = cut_of(process_sources()["tiny"], 2025, archive)
+    note = process_settings().state / "members/tiny/2025" / f"{archive}-{release.fingerprints[archive]}-{cut}.bad.json"
+    write_json(note, refusal)
+
+
+def test_each_force_finds_out_anew_what_was_bad_also_where_the_same_bytes_came_before(tasks, server):
+    server.put("Roll", packed("1"))
+    server.put("Hearings", packed("1"))
+    seen = [probe(tasks, 1)]
+    for second in (2, 3, 4):
+        for download in downloads(tasks, seen[-1]).values():
+            download.run()
+        publish_without(tasks, seen[-1], "hearings", Refusal("E_ARCHIVE", "damaged"))
+        seen.append(probe(tasks, second, force=True))
+    assert len({release.release for release in seen}) == 4 and len({release.fingerprints["roll"] for release in seen}) == 1
+    sha256 = hashlib.sha256(packed("1")).hexdigest()
+    editions = [ArchiveIdentity.parse(release.fingerprints["hearings"]).edition for release in seen]
+    assert editions == [None, sha256[:8], sha256[:9], sha256[:10]]
+    server.asked.clear()
+    downloads(tasks, seen[-1])["hearings"].run()
+    assert "GET /2025/Hearings.zip" in server.asked, "by force means from the server"
+    downloads(tasks, seen[-1])["roll"].run()
+    confirm(tasks, seen[-1]).run()
+
+
+def test_archive_beyond_a_limit_is_looked_at_again_once_the_limit_is_another_and_is_not_downloaded_again(tasks, server):
+    server.put("Roll", packed("1"))
+    server.put("Hearings", packed("1"))
+    before = probe(tasks, 1)
+    for download in downloads(tasks, before).values():
+        download.run()
+    limits = asdict(process_sources()["tiny"].limits)
+    publish_without(tasks, before, "hearings", Refusal("E_ARCHIVE_LIMIT", "too many", limits))
+    assert probe(tasks, 2).release == before.release, "nothing is another"
+    publish_without(tasks, before, "hearings", Refusal("E_ARCHIVE", "damaged"))
+    assert probe(tasks, 3).release == before.release, "no limit was the reason"
+    publish_without(tasks, before, "hearings", Refusal("E_ARCHIVE_LIMIT", "too many", limits | {"max_members": 1}))
+    after = probe(tasks, 4)
+    assert after.release != before.release and after.fingerprints["roll"] == before.fingerprints["roll"]
+    server.asked.clear()
+    assert all(download.complete() for download in downloads(tasks, after).values()) and not server.asked
+    confirm(tasks, after).run()
+    assert probe(tasks, 5).release == after.release
+
+
+@pytest.mark.fault(73)
+def test_confirmation_that_is_damaged_is_asked_for_again(tasks, server):
+    server.put("Roll", packed("1"))
+    release = probe(tasks, 1)
+    downloads(tasks, release)["roll"].run()
+    confirm(tasks, release).run()
+    path = confirm(tasks, release).output().path
+    for text in ("{", "[]", "{}"):
+        path.write_text(text)
+        assert not confirm(tasks, release).complete()
+    confirm(tasks, release).run()
+    assert confirm(tasks, release).complete()
 
 
 def test_bad_required_archive_without_a_fallback_is_an_error_each_time(tasks, server):
