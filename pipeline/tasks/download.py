@@ -27,7 +27,8 @@ BAD_ARCHIVE = (NotAnArchive, ChecksumMismatch, ArchiveError, MemberError)
 class DownloadArchive(PipelineTask):
     """Fetch one archive as it was fingerprinted; bandwidth decides how long it takes.
 
-    An archive for which something can stand in ends here too when it is bad: that is written down instead of a receipt.
+    An archive for which something can stand in ends here too when it is bad: that is written down instead of a receipt. Where a good one is
+    here already, and was only to be fetched again, that one stays, and the error is the run's.
     """
 
     archive = luigi.Parameter(description="an archive of source.toml")
@@ -63,7 +64,7 @@ class DownloadArchive(PipelineTask):
         try:
             receipt = self.fetch(target, told)
         except BAD_ARCHIVE as error:
-            if not target.may_be_bad:
+            if self.trust_again(target) or not target.may_be_bad:
                 raise
             write_json(target.bad, Refusal(error.code, str(error)))
             target.distrusted.unlink(missing_ok=True)
@@ -131,6 +132,17 @@ class DownloadArchive(PipelineTask):
         for noted in (target.receipt, target.bad):
             if noted.is_file():
                 noted.replace(target.distrusted)
+
+    def trust_again(self, target: ArchiveTarget) -> bool:
+        """Let the archive that was to be fetched again count, where what came in its place is bad; returns whether there is one."""
+        before = read_receipt(target.distrusted)
+        if before is None or read_suspicion(target.path) is not None or not target.path.is_file():
+            return False
+        # It may have been distrusted because it rotted on the disk.
+        if not self.downloads().verify_checksum(target.path, before.sha256):
+            return False
+        target.distrusted.replace(target.receipt)
+        return True
 
     def suspect(self, error: ArchiveError) -> ArchiveError:
         """Note that the archive is damaged although it came as it was announced; returns the error with what comes of it."""

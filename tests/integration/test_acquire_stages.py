@@ -244,6 +244,35 @@ def test_archive_that_was_bad_and_is_good_by_force_is_a_release_of_its_own(tasks
     assert probe(tasks, 3).release != before.release
 
 
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("name", ["roll", "hearings"])
+def test_page_in_place_of_an_archive_that_is_fetched_by_force_leaves_the_good_one_in_use(tasks, server, name):
+    for archive in ("Roll", "Hearings"):
+        server.put(archive, packed("1"), '"same"')
+    before = probe(tasks, 1)
+    download = downloads(tasks, before)[name]
+    download.run()
+    receipt = download.output().read()
+    server.put(name.title(), b"<html>Maintenance</html>" * 50, '"same"')
+    probe(tasks, 2, force=True)
+    assert not download.complete()
+    with pytest.raises(NotAnArchive):
+        download.run()
+    assert download.complete() and download.output().read() == receipt and download.output().path.read_bytes() == packed("1")
+    assert sorted(path.name for path in download.output().path.parent.iterdir()) == [receipt.file, f"{receipt.file}.receipt.json"]
+    assert probe(tasks, 3).release == before.release
+    # One that rotted meanwhile is not good.
+    download.output().path.write_bytes(packed("2"))
+    probe(tasks, 4, force=True)
+    if name == "roll":
+        with pytest.raises(NotAnArchive):
+            download.run()
+        assert not download.complete()
+    else:
+        download.run()
+        assert download.output().refusal().code == "E_NOT_ARCHIVE"
+
+
 def publish_without(tasks, release, archive, refusal):
     """Let the ledger and the notes say that the release is current without one of its archives."""
     from pipeline.database.engine import transaction
