@@ -91,7 +91,7 @@ class DownloadArchive(PipelineTask):
             mirrors=places.mirrors(archive, is_fallback=self.is_fallback),
             # What is here without a receipt that counts is fetched whole; other bytes than before are this task's own question.
             force=target.distrusted.is_file() or self.identity.edition is not None,
-            last_good=self.last_good(),
+            last_good=self.good_before(target) or self.last_good(),
         )
 
     def compare(self, receipt: Receipt, target: ArchiveTarget) -> None:
@@ -135,14 +135,17 @@ class DownloadArchive(PipelineTask):
 
     def trust_again(self, target: ArchiveTarget) -> bool:
         """Let the archive that was to be fetched again count, where what came in its place is bad; returns whether there is one."""
-        before = read_receipt(target.distrusted)
-        if before is None or read_suspicion(target.path) is not None or not target.path.is_file():
-            return False
-        # It may have been distrusted because it rotted on the disk.
-        if not self.downloads().verify_checksum(target.path, before.sha256):
+        if self.good_before(target) is None:
             return False
         target.distrusted.replace(target.receipt)
         return True
+
+    def good_before(self, target: ArchiveTarget) -> Receipt | None:
+        """The receipt of the archive that is to be fetched again; None: there is none, it was found damaged, or it rotted on the disk."""
+        before = read_receipt(target.distrusted)
+        if before is None or read_suspicion(target.path) is not None or not target.path.is_file():
+            return None
+        return before if self.downloads().verify_checksum(target.path, before.sha256) else None
 
     def suspect(self, error: ArchiveError) -> ArchiveError:
         """Note that the archive is damaged although it came as it was announced; returns the error with what comes of it."""

@@ -247,6 +247,7 @@ def test_archive_that_was_bad_and_is_good_by_force_is_a_release_of_its_own(tasks
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("name", ["roll", "hearings"])
 def test_page_in_place_of_an_archive_that_is_fetched_by_force_leaves_the_good_one_in_use(tasks, server, name):
+    tasks.declare(backoff_s="0.01")
     for archive in ("Roll", "Hearings"):
         server.put(archive, packed("1"), '"same"')
     before = probe(tasks, 1)
@@ -260,7 +261,11 @@ def test_page_in_place_of_an_archive_that_is_fetched_by_force_leaves_the_good_on
         download.run()
     assert download.complete() and download.output().read() == receipt and download.output().path.read_bytes() == packed("1")
     assert sorted(path.name for path in download.output().path.parent.iterdir()) == [receipt.file, f"{receipt.file}.receipt.json"]
-    assert probe(tasks, 3).release == before.release
+    assert probe(tasks, 3, force=True).release == before.release
+    server.is_down = True
+    with pytest.raises(DownloadError, match=f"503.*the last good archive stays, of {receipt.fetched_at.replace('+', '.')}"):
+        download.run()
+    server.is_down = False
     # One that rotted meanwhile is not good.
     download.output().path.write_bytes(packed("2"))
     probe(tasks, 4, force=True)
