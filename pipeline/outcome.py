@@ -31,6 +31,9 @@ SEVERITY = (40, 35, 31, 30, 20, 0)
 #: tasks at some moment; since a run holds its sources, that was a killed one, and whether the task was then done the ledger knows.
 LUIGI_CODES = {0: 0, 10: 0, 20: 30, 25: 30, 30: 30, 35: 35, 40: 40}
 
+#: The tasks of a source in a run that finds its release current already.
+LOOKING = frozenset(("SyncSource", "ProbeRelease", "DownloadArchive"))
+
 
 @dataclass(frozen=True)
 class TableOutcome:
@@ -91,8 +94,9 @@ def outcome_of(
     ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
     is_published = found is not None and found.state == "published"
     if is_published:
-        # What is current does not depend on its archives any more. But what was to be fetched again, and was not, is no success.
-        ours = [failure for failure in ours if failure.family == "DownloadArchive"]
+        # What this run published is a success, whatever was said on the way. A run that found it current is one if it could look, and
+        # could fetch again what was to be.
+        ours = [failure for failure in ours if failure.family in LOOKING and not is_new]
     if is_published and not ours:
         message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)

@@ -17,8 +17,14 @@ import pytest
 from fixtures.tiny_county import write_county
 from luigi.rpc import RPCError
 
+from pipeline.catalog.recipe import release_recipe
+from pipeline.database.engine import transaction
+from pipeline.database.runs import FailedAttempt, start_run
+from pipeline.database.server import open_database
 from pipeline.errors import ChecksumMismatch, DownloadError, NotAnArchive, ReleaseChanged
+from pipeline.extract.wanted import cuts_of
 from pipeline.handoff import write_json
+from pipeline.outcome import outcome_of
 from pipeline.releases import ArchiveIdentity, Release
 from pipeline.settings import process_settings, process_sources
 from pipeline.targets import Refusal
@@ -278,21 +284,44 @@ def test_page_in_place_of_an_archive_that_is_fetched_by_force_leaves_the_good_on
         assert download.output().refusal().code == "E_NOT_ARCHIVE"
 
 
-def publish_without(tasks, release, archive, refusal):
+def publish_without(tasks, release, archive, refusal, recipe="r"):
     """Let the ledger and the notes say that the release is current without one of its archives."""
-    from pipeline.database.engine import transaction
-    from pipeline.tasks.base import cut_of, engine
-
     with transaction(engine()) as cursor:
         cursor.execute("update etl.import set state = 'superseded' where state = 'published'")
         cursor.execute(
             """insert into etl.import (source, tax_year, release, recipe, profile, state, published_at)
-               values ('tiny', 2025, %s, 'r', 'production', 'published', now())""",
-            [release.release],
+               values ('tiny', 2025, %s, %s, 'production', 'published', now())""",
+            [release.release, recipe],
         )
-    cut = cut_of(process_sources()["tiny"], 2025, archive)
-    note = process_settings().state / "members/tiny/2025" / f"{archive}-{release.fingerprints[archive]}-{cut}.bad.json"
-    write_json(note, refusal)
+    if archive in release.fingerprints:
+        cut = cuts_of(process_sources()["tiny"], 2025, process_settings().part_bytes)[archive]
+        write_json(process_settings().state / "members/tiny/2025" / f"{archive}-{release.fingerprints[archive]}-{cut}.bad.json", refusal)
+
+
+def engine():
+    return open_database(process_settings().database_url, process_settings().state)
+
+
+@pytest.mark.parametrize(
+    ("family", "code", "is_new", "expected"),
+    [
+        (None, None, False, 0), ("DownloadArchive", "E_RELEASE_CHANGED", False, 30), ("DownloadArchive", "E_NOT_ARCHIVE", False, 31),
+        ("SyncSource", "E_DISK", False, 30), ("PublishRelease", "E_DATABASE", False, 0), ("DownloadArchive", "E_DOWNLOAD", True, 0),
+    ],
+)  # fmt: skip
+def test_current_release_is_a_success_unless_it_could_not_be_looked_at_or_fetched_again(tasks, server, family, code, is_new, expected):
+    server.put("Roll", packed("1"))
+    release, settings = probe(tasks, 1), process_settings()
+    publish_without(tasks, release, "hearings", Refusal("E_ARCHIVE", "damaged"), recipe=release_recipe(process_sources()["tiny"], 2025))
+    as_of, database = dt.datetime(2026, 1, 1, 0, 0, 1), engine()
+    run_id = start_run(database, "run", "production", as_of)
+    with transaction(database) as cursor:
+        cursor.execute("update etl.import set published_at = now() + %s * interval '1 hour'", [1 if is_new else -1])
+    failures = [FailedAttempt(family, {"source": "tiny", "year": "2025"}, code, expected or 30, f"{code}: why")] if family else []
+    found = outcome_of(database, settings, "tiny", 2025, as_of, run_id, failures)
+    assert found.exit_code == expected
+    assert found.state == ("published" if is_new else {0: "unchanged", 30: "failed", 31: "refused"}[expected])
+    assert (found.message == f"{code}: why") == bool(expected)
 
 
 def test_each_force_finds_out_anew_what_was_bad_also_where_the_same_bytes_came_before(tasks, server):
