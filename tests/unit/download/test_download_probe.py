@@ -232,3 +232,15 @@ def test_proxy_is_used_and_its_password_is_shown_nowhere(
     assert "hunter2" not in "".join(traceback.format_exception(failed.value))
     with pytest.raises(AddressRefused):
         manager.download_file("http://10.0.0.1/a.zip", tmp_path / "b.zip")
+
+
+@pytest.mark.fault(25)
+def test_password_that_lies_in_the_users_netrc_is_not_sent(
+    server: Any, manager: DownloadManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password s3cr3t\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.routes["/a.zip"] = lambda request: request.answer("200 OK", VALIDATORS, b"12345")
+    manager.probe(server.url("/a.zip"))
+    assert "authorization" not in server.requests[0].headers
