@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ def traced(
     *,
     deadline_s: float = DEADLINE_S,
     meanwhile: Callable[[int, int], None] | None = None,
+    trace: Path = Path(os.devnull),
 ) -> tuple[int, str]:
     """Extract in a forked child, into whose system calls strace injects; gives its exit code (negative: a signal) and its error.
 
@@ -58,7 +60,7 @@ def traced(
         extracting(archive, out, go_read, told)
     os.close(go_read)
     os.close(told)
-    command = ["strace", "-p", str(child), "-o", "/dev/null", "-e", f"inject={injection}"]
+    command = ["strace", "-p", str(child), "-y", "-o", str(trace), "-e", f"inject={injection}"]
     is_late = threading.Event()
 
     def give_up() -> None:
@@ -119,6 +121,18 @@ def test_killed_at_any_system_call_leaves_a_whole_folder_or_none_and_the_next_ru
         assert is_whole(out) and is_whole(good)
         shutil.rmtree(out)
     assert killed >= calls and is_whole(out)
+
+
+@needs_strace
+@pytest.mark.fault(36)
+def test_files_and_folder_are_durable_before_the_folders_name_and_the_name_before_success(archive: Path, tmp_path: Path) -> None:
+    root, trace = tmp_path / "members", tmp_path / "trace"
+    assert traced("fsync,rename:delay_exit=1", archive, root / "out", trace=trace) == (0, "")
+    calls = re.findall(r"^(fsync|rename)\w*\((.*)\) += 0", trace.read_text(), re.MULTILINE)
+    at = next(number for number, (name, what) in enumerate(calls) if name == "rename" and what.endswith('/out"'))
+    before = {what.rpartition("<")[2].rstrip(">").rpartition(".part")[2] for name, what in calls[:at] if name == "fsync"}
+    assert before >= {"/a.txt", "/b.txt", "/manifest.json", ""}
+    assert any(name == "fsync" and what.endswith(f"<{root}>") for name, what in calls[at:])
 
 
 @needs_strace
