@@ -343,6 +343,26 @@ def test_bomb_that_states_its_size_is_refused_before_inflating(
     assert time.monotonic() - started < 1 and only_archive_in(tmp_path)
 
 
+@pytest.mark.fault(29)
+def test_bomb_that_states_less_than_it_holds_gives_no_byte_beyond_what_it_states(manager: ExtractManager, tmp_path: Path) -> None:
+    archive = tmp_path / "a.bin"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("a.txt", bytes(100 << 20))
+    content = bytearray(archive.read_bytes())
+    struct.pack_into("<L", content, content.index(b"PK\x01\x02") + 24, 1 << 20)
+    archive.write_bytes(content)
+    given = 0
+    stream = manager.stream_extract(archive)
+    _, chunks = next(stream)
+    with pytest.raises(ArchiveError, match="E_ARCHIVE: .*more than the 1048576 bytes that the directory states"):
+        for chunk in chunks:
+            given += len(chunk)
+    assert given <= 1 << 20
+    with pytest.raises(ArchiveError):
+        manager.extract_archive(archive, tmp_path / "out")
+    assert only_archive_in(tmp_path)
+
+
 def test_blank_padded_member_below_the_budget_passes_any_ratio(
     make_manager: Callable[..., ExtractManager], tmp_path: Path
 ) -> None:
