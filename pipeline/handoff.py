@@ -204,6 +204,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def json_object(document: Any) -> dict[str, Any]:
+    """A document that is an object; TypeError when it is a list, a number, a text or nothing."""
+    if not isinstance(document, dict):
+        raise TypeError(f"{type(document).__name__} where an object is to be")
+    return document
+
+
 #: What reading one of these files raises when its bytes are not those that were written: no JSON, or JSON of another shape.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _Document = TypeVar("_Document")
