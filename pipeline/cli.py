@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, check, status, query, quarantine, rollback, accept, verify, up and down.
+"""hcad-pipeline: run, check, status, query, diff, quarantine, rollback, accept, verify, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -6,14 +6,13 @@ error. ``run`` is what nightly.sh calls.
 
 from __future__ import annotations
 
-import csv
 import getpass
 import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -21,7 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from pipeline import __version__, configuration
+from pipeline.cli_history import diff, query
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.text_table import aligned
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -152,21 +153,8 @@ def quarantine(source: str, import_id: int | None, table: str | None, limit: int
         click.echo("nothing is quarantined")
 
 
-@cli.command()
-@click.argument("statement")
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated, for a spreadsheet or a program.")
-def query(statement: str, as_csv: bool) -> None:
-    """Run one SQL statement in a read-only transaction and show its rows."""
-    from pipeline.status import read_rows
-
-    with _database() as (_, engine):
-        header, rows = read_rows(engine, statement)
-    if as_csv:
-        csv.writer(sys.stdout).writerows([header, *rows])
-        return
-    for line in aligned(header, [["" if cell is None else str(cell) for cell in row] for row in rows]):
-        click.echo(line)
-    click.echo(f"({len(rows)} rows)")
+cli.add_command(query)
+cli.add_command(diff)
 
 
 @cli.command()
@@ -179,7 +167,7 @@ def rollback(import_id: int, reason: str) -> None:
     with _writing(import_id, f"rollback {import_id}") as (engine, tokens):
         changes = LoadManager(engine, tokens=tokens).rollback_import(import_id, reason=reason, decided_by=_who())
     for table, written in changes.items():
-        click.echo(f"{table}: {written.deleted} rows removed, {written.inserted} restored")
+        click.echo(f"{table}: {written.deleted} rows removed, {written.inserted + written.updated} restored")
     click.echo(f"import {import_id} is rolled back; its release is held" if changes else f"import {import_id} was rolled back already")
 
 
@@ -306,19 +294,3 @@ def _show(outcome: RunOutcome) -> None:
     for sync in outcome.syncs:
         click.echo(f"{sync.source} {sync.year}: {sync.state}{f': {sync.message}' if sync.message else ''}")
     click.echo(f"run {outcome.run_id}: {outcome.message} (exit code {outcome.exit_code}, log {outcome.log})")
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of a table: text to the left, numbers to the right."""
-    cells = [
-        tuple(f"{cell:,}" if isinstance(cell, int) and name != "year" else str(cell) for name, cell in zip(header, row, strict=True))
-        for row in rows
-    ]
-    widths = [max(len(line[place]) for line in [tuple(header), *cells]) for place in range(len(header))]
-    text = [
-        all(isinstance(row[place], str) and not str(row[place]).replace(".", "").isdigit() for row in rows) for place in range(len(header))
-    ]
-    return [
-        "  ".join(cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, text, strict=True)).rstrip()
-        for line in [tuple(header), *cells]
-    ]

@@ -30,6 +30,7 @@ from pipeline.database.server import open_database, server_url
 from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
+from pipeline.load import upkeep
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
@@ -95,6 +96,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
         sources = sorted({source for source, _ in syncs})
         with runs.SourceLocks(engine, run_id, sources) as locks:
             runs.require_profile(engine, settings.profile, sources)
+            # What a run that died after its publish has left.
+            upkeep.pay_if_possible(engine, sources, log_event)
             scheduler_url = request.scheduler_url or _started_luigid(settings) or settings.scheduler_url
             if not request.local_scheduler:
                 scheduler.require_scheduler(scheduler_url)
@@ -120,6 +123,7 @@ def _conclude(
     for sync in outcomes:
         if sync.exit_code == 0:
             _tidy(engine, settings, sync)
+    _prune(engine, settings, sorted({source for source, _ in syncs}))
     runs.finish_run(engine, run_id, outcome, exit_code, message)
     return RunOutcome(run_id, exit_code, outcome, message, outcomes, log)
 
@@ -141,6 +145,16 @@ def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
             log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
     except (OSError, DatabaseUnavailable) as error:
         logger.warning("run.not_swept source=%s year=%s error=%s", sync.source, sync.year, ascii(str(error)))
+
+
+def _prune(engine: Engine, settings: Settings, sources: list[str]) -> None:
+    """What the database need not keep goes; that it cannot go now is no reason for a run to have failed."""
+    keep = upkeep.Kept(settings.kept_history, settings.kept_history_days, settings.kept_staging_days)
+    for source in sources:
+        try:
+            upkeep.prune(engine, source, keep, log_event)
+        except DatabaseUnavailable as error:
+            logger.warning("run.not_pruned source=%s error=%s", source, ascii(str(error)))
 
 
 def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:

@@ -87,10 +87,13 @@ class load(luigi.Config):  # noqa: N801
 
 
 class retention(luigi.Config):  # noqa: N801
-    """Of how many published releases of a tax year something is kept."""
+    """Of how many published releases of a tax year something is kept, and for how many days."""
 
     archives = luigi.IntParameter(default=2)
     members = luigi.IntParameter(default=1)
+    history = luigi.IntParameter(default=10)
+    history_days = luigi.IntParameter(default=90)
+    staging_days = luigi.IntParameter(default=30)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,9 @@ class Settings:
     tokens: Mapping[str, int] | None
     kept_archives: int
     kept_members: int
+    kept_history: int
+    kept_history_days: int
+    kept_staging_days: int
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -169,14 +175,18 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             tokens=json.loads(environ[configuration.TOKENS]) if environ.get(configuration.TOKENS) else None,
             kept_archives=positive["[retention] archives"],
             kept_members=int(retention().members),
+            kept_history=int(retention().history),
+            kept_history_days=int(retention().history_days),
+            kept_staging_days=int(retention().staging_days),
         )
     except (ValueError, ParameterException) as error:
         raise ConfigurationError(f"a setting that cannot be read: {error}", "see the comments in config/luigi.cfg", "correct it") from error
     for name, value in positive.items():
         if value < 1:
             raise ConfigurationError(f"{name} = {value}", "1 or more", "correct config/luigi.cfg")
-    if settings.kept_members < 0:
-        raise ConfigurationError(f"[retention] members = {settings.kept_members}", "0 or more", "correct config/luigi.cfg")
+    for name in ("members", "history", "history_days", "staging_days"):
+        if (value := int(getattr(retention(), name))) < 0:
+            raise ConfigurationError(f"[retention] {name} = {value}", "0 or more", "correct config/luigi.cfg")
     return settings
 
 

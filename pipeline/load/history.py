@@ -123,8 +123,8 @@ def query_as_of(engine: Engine, import_id: int, statement: str) -> tuple[list[st
         try:
             cursor.execute(statement)
         except REFUSED as error:
-            said = " ".join(str(error).split())
-            raise ConfigurationError(f"PostgreSQL says: {said}", "a query that it takes", "correct it; tables stand without a schema") from error
+            said = f"PostgreSQL says: {' '.join(str(error).split())}"
+            raise ConfigurationError(said, "a query that it takes", "correct it; tables stand without a schema") from error
         if cursor.description is None:
             raise ConfigurationError("a statement without rows", "a query", "begin it with select")
         return [column.name for column in cursor.description], cursor.fetchall()

@@ -137,7 +137,7 @@ def _forget_history(cursor: Cursor, source: str, year: int, keep: Kept) -> tuple
     if not going:
         return [], 0
     cursor.execute(
-        "select distinct table_name from etl.import_table where import_id = any(%s) and inserted + updated + deleted > 0 order by 1", [going]
+        "select distinct table_name from etl.import_table where import_id = any(%s) and inserted + updated + deleted > 0", [going]
     )
     rows = 0
     for (table,) in cursor.fetchall():
