@@ -73,6 +73,8 @@ def cli(state: Path | None, profile: str | None) -> None:
 @click.option("--source", help="One source; without it every enabled one.")
 @click.option("--year", type=int, help="One tax year; needs --source.")
 @click.option("--as-of", help="The run's instant, UTC; the same again goes on where that run stopped. Default: now.")
+@click.option("--table", "tables", multiple=True, help="Only this table, or these; the others stay as they are. Needs --source.")
+@click.option("--archive", "archives", multiple=True, help="Only the tables that come out of this archive, or these.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Tasks at once.")
 @click.option("--scheduler-url", help="luigid; default: the one that `up` started, else [core] scheduler_url.")
 @click.option("--local-scheduler", is_flag=True, help="Do without luigid.")
@@ -80,8 +82,8 @@ def cli(state: Path | None, profile: str | None) -> None:
 @click.option("--force", is_flag=True, help="Download again what is there; other bytes under the same validators become a release.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Luigi's log; default: var/logs/<as_of>.log.")
 def run_command(
-    source: str | None, year: int | None, as_of: str | None, workers: int, scheduler_url: str | None, local_scheduler: bool,
-    timeout: float | None, force: bool, log: Path | None,
+    source: str | None, year: int | None, as_of: str | None, tables: tuple[str, ...], archives: tuple[str, ...], workers: int,
+    scheduler_url: str | None, local_scheduler: bool, timeout: float | None, force: bool, log: Path | None,
 ) -> None:  # fmt: skip
     """Bring every source, or one, to what it offers now."""
     from pipeline.orchestrator import ETLOrchestrator, utc
@@ -91,7 +93,7 @@ def run_command(
     orchestrator = ETLOrchestrator()
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout,
-        "log": log, "force": force,
+        "log": log, "force": force, "tables": tables, "archives": archives,
         "scheduler_url": scheduler_url,
     }  # fmt: skip
     if as_of:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
-from pipeline.catalog.recipe import release_recipe
+from pipeline.catalog.recipe import scope_of, scoped_recipe
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
@@ -67,9 +67,10 @@ class SyncOutcome:
 
 
 def outcome_of(
-    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, run_id: int, failures: Sequence[FailedAttempt]
-) -> SyncOutcome:
-    """Ask the probe's file and the ledger what became of a source's tax year."""
+    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, run_id: int, failures: Sequence[FailedAttempt],
+    only: Sequence[str] = (),
+) -> SyncOutcome:  # fmt: skip
+    """Ask the probe's file and the ledger what became of a source's tax year, or of ``only`` some of its tables."""
     tables: tuple[TableOutcome, ...] = ()
     found, is_new = None, False
     path = probe_path(settings.state, source, year, as_of)
@@ -77,8 +78,10 @@ def outcome_of(
     asked, year = year, (probe or {}).get("tax_year") or year
     with transaction(engine) as cursor:
         if probe and probe["status"] == "found":
-            key = ImportKey(source, year, probe["release"], release_recipe(find_source(source), year))
+            key = ImportKey(source, year, probe["release"], scoped_recipe(find_source(source), year))
             found = ledger.standing(cursor, key)
+            if only and not (found and found.state in {"published", "rolled_back"}):
+                found = ledger.standing(cursor, replace(key, recipe=scoped_recipe(find_source(source), year, only)))
         current = ledger.current(cursor, source, year)
         if current:
             tables = _tables(cursor, current.import_id)
@@ -89,7 +92,8 @@ def outcome_of(
             is_new = bool((cursor.fetchone() or (False,))[0])
     import_id = current.import_id if current else None
     if found and found.state == "published":
-        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
+        notes = [_taken(source, asked, year, probe), _scope(found), *_stand_ins(settings, source, year, probe)]
+        message = "; ".join(filter(None, notes))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
     ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
     if found and found.is_held:
@@ -111,6 +115,12 @@ def _taken(source: str, asked: int, taken: int, probe: Mapping[str, Any] | None)
         return ""
     lacks = "; ".join(str(offer["lacks"]) for offer in probe["policy"]["considered"] if offer["lacks"])
     return f"{taken} is the newest complete year of {source} up to {asked}: {lacks}"
+
+
+def _scope(found: ledger.Import) -> str:
+    """That only some tables are of the release."""
+    scope = scope_of(found.key.recipe)
+    return f"only {', '.join(sorted(scope))} of the release; every other table is as it was" if scope else ""
 
 
 def _stand_ins(settings: Settings, source: str, year: int, probe: Mapping[str, Any] | None) -> list[str]:

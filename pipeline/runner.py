@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -27,14 +27,14 @@ from pipeline import configuration, scheduler, services
 from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
-from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError
+from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError, TransientError
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
 from pipeline.load import upkeep
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
-from pipeline.settings import Settings, chosen_syncs, find_source
+from pipeline.settings import Settings, chosen_syncs, chosen_tables, find_source
 from pipeline.terminal import progress_bars
 
 STOP_TIMEOUT_S = 10.0
@@ -54,6 +54,8 @@ class RunRequest:
         timeout_s: end the run after so long; None: never.
         log: where Luigi's log goes; None: ``var/logs/<as_of>.log``.
         force: download again what is there, and compare.
+        tables: only these tables of ``source``; every other one is carried over as it is.
+        archives: only the tables that come out of these archives of ``source``.
     """
 
     source: str | None = None
@@ -65,6 +67,8 @@ class RunRequest:
     timeout_s: float | None = None
     log: Path | None = None
     force: bool = False
+    tables: Sequence[str] = ()
+    archives: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
             the process's.
     """
     syncs = chosen_syncs(request.source, request.year)
+    request = replace(request, tables=chosen_tables(request.source, syncs, request.tables, request.archives))
     url = server_url(settings.database_url, settings.state)
     engine = open_database(url.render_as_string(hide_password=False), settings.state)
     log = request.log or settings.state / "logs" / f"{request.as_of.strftime(AS_OF_FORMAT)}.log"
@@ -118,10 +123,11 @@ def _conclude(
     engine: Engine, settings: Settings, request: RunRequest, run_id: int, syncs: list[tuple[str, int]], luigi_code: int, log: Path
 ) -> RunOutcome:
     failures = runs.failed_attempts(engine, run_id)
-    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, run_id, failures) for source, year in syncs)
+    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, run_id, failures, request.tables) for source, year in syncs)
     exit_code, outcome, message = run_outcome(outcomes, failures, luigi_code)
     for sync in outcomes:
-        if sync.exit_code == 0:
+        # Of a release that was imported in part, what the other tables were made of is still what is live.
+        if sync.exit_code == 0 and not request.tables:
             _tidy(engine, settings, sync)
     _prune(engine, settings, sorted({source for source, _ in syncs}))
     runs.finish_run(engine, run_id, outcome, exit_code, message)
@@ -153,7 +159,7 @@ def _prune(engine: Engine, settings: Settings, sources: list[str]) -> None:
     for source in sources:
         try:
             upkeep.prune(engine, source, keep, log_event)
-        except DatabaseUnavailable as error:
+        except TransientError as error:
             logger.warning("run.not_pruned source=%s error=%s", source, ascii(str(error)))
 
 
@@ -163,6 +169,8 @@ def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
         task += ["--only", request.source]
     if request.force:
         task += ["--force"]
+    if request.tables:
+        task += ["--tables", ",".join(request.tables)]
     where = ["--local-scheduler"] if request.local_scheduler else ["--scheduler-url", scheduler_url]
     return [
         sys.executable, "-m", "luigi", "--module", "pipeline.tasks", *map(str, task),
@@ -173,6 +181,7 @@ def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
 
 def _command_line(request: RunRequest) -> str:
     words = f"run --source {request.source or 'all'} --year {request.year or 'all'} --workers {request.workers}"
+    words += "".join(f" --table {table}" for table in request.tables)
     return f"{words} --force" if request.force else words
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -258,6 +258,28 @@ def chosen_syncs(source: str | None, year: int | None) -> list[tuple[str, int]]:
     if not chosen:
         raise ConfigurationError("no source is enabled", "enabled = true in a source.toml", "enable one, or name one")
     return [(found.name, tax_year) for found in chosen for tax_year in found.tax_years]
+
+
+def chosen_tables(source: str | None, syncs: Sequence[tuple[str, int]], tables: Sequence[str], archives: Sequence[str]) -> tuple[str, ...]:
+    """The tables that an import is about, where these are not all: those named, and those out of the archives that are named.
+
+    Raises:
+        ConfigurationError: no source is named, or one of its tax years has no such table or archive.
+    """
+    if not tables and not archives:
+        return ()
+    if not source:
+        raise ConfigurationError("a table or archive without a source", "a source for it", "add --source")
+    found = find_source(source)
+    chosen = {*tables, *(table.name for table in found.tables if table.archive in archives)}
+    for _, year in syncs:
+        there = found.tables_for(year)
+        unknown = sorted((chosen - {table.name for table in there}) | (set(archives) - {table.archive for table in there}))
+        if unknown:
+            known = ", ".join(f"{table.name} (of {table.archive})" for table in there)
+            named = f"{', '.join(unknown)} of {source} {year}"
+            raise ConfigurationError(named, f"some of {known}", "name some of these, or another --year")
+    return tuple(sorted(chosen))
 
 
 def is_configured() -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from pipeline.database import ledger
 from pipeline.database.engine import connect, transaction, translated
 from pipeline.database.ledger import Import
-from pipeline.errors import DatabaseUnavailable
+from pipeline.errors import TransientError
 from pipeline.handoff import OnEvent, ignore
 from pipeline.load.publish import Changes
 from pipeline.load.relations import identifier
@@ -72,7 +72,7 @@ def pay_if_possible(engine: Engine, sources: Iterable[str], on_event: OnEvent = 
     """As :func:`pay`; what cannot be done now stays owed, and is an event: what was published before is published all the same."""
     try:
         return pay(engine, sources, on_event)
-    except DatabaseUnavailable as error:
+    except TransientError as error:
         on_event("load.owed", {"error": error.seen})
         return 0
 
