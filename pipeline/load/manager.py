@@ -62,7 +62,8 @@ class LoadManager:
         """Write records into a table by COPY: rows that differ are updated, new ones inserted, equal ones left alone.
 
         Args:
-            records: mappings, a DataFrame, an Arrow table or record batches; all with the same columns.
+            records: mappings, tuples (named, or with a value for each of the table's columns), a DataFrame, an Arrow table or record
+                batches; all with the same columns.
             model_class: a table's name (``schema.table``), a SQLAlchemy table or a Django model.
             batch_size: records formatted and sent at a time.
             cursor: join this transaction; None: one of its own, so that all of the records are written or none.

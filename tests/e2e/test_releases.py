@@ -286,7 +286,10 @@ def test_import_of_one_table_leaves_the_others_to_the_next_whole_import(refreshe
     # Taken back as a whole, it does not come again in pieces.
     held = world.run("--source", "hcad", "--year", "2025", "--table", "real_acct")
     assert (held.code, "E_HELD" in held.text, world.hashes()) == (31, True, before)
-    assert whole != before
+    # Another release does.
+    next_release(world)
+    world.publish("--source", "hcad", "--year", "2025")
+    assert world.hashes()["hcad.real_mnrl.2025"] not in (before["hcad.real_mnrl.2025"], whole["hcad.real_mnrl.2025"])
 
 
 def test_tables_that_there_are_not_are_refused_before_anything_is_done(world):
