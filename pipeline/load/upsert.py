@@ -204,4 +204,6 @@ def _batch(records: list[Mapping[str, Any]]) -> pa.RecordBatch:
 def _text(value: object) -> str | None:
     if value is None:
         return None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"\\x{bytes(value).hex()}"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -57,6 +57,15 @@ def test_types_arrive_as_they_are(loads):
     assert things(loads, "name, price, day, ok, extra") == [("", Decimal("1.10"), dt.date(2025, 2, 28), False, {"a": [1]})]
 
 
+def test_bytes_arrive_as_bytes(loads):
+    with transaction(loads.engine) as cursor:
+        cursor.execute("create table app.blob (id integer primary key, body bytea)")
+    loads.bulk_upsert([{"id": 1, "body": b"\x00\\x'"}], "app.blob")
+    with transaction(loads.engine) as cursor:
+        cursor.execute("select body from app.blob")
+        assert bytes(cursor.fetchone()[0]) == b"\x00\\x'"
+
+
 def test_frame_sqlalchemy_table_and_model_are_taken(loads):
     frame = pd.DataFrame({"id": [1, 2], "name": ["a", None]})
     loads.bulk_upsert(frame, sa.Table("thing", sa.MetaData(), schema="app"))
