@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Changes:
-    """Rows that a publish wrote into one live table."""
+    """Rows that a publish wrote into one live table; ``is_first``: into an empty tax year, which was analyzed with them."""
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    is_first: bool = False
 
 
 #: What goes and its before-image are one statement: the image is of the very row that was deleted.
@@ -135,7 +136,7 @@ def _fill(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     inserted = _run(cursor, INSERT_FIRST, words, {"import_id": found.import_id, "year": found.key.tax_year})
     if inserted:
         cursor.execute(sql.SQL("analyze {}").format(relations.partition(found.key.tax_year)))
-    return Changes(inserted=inserted)
+    return Changes(inserted=inserted, is_first=inserted > 0)
 
 
 def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes:

@@ -29,7 +29,9 @@ create table etl.owed (
     tax_year    integer not null,
     table_name  text not null,
     import_id   bigint not null references etl.import,
+    rows        bigint not null,
     owed_since  timestamptz not null default clock_timestamp(),
     primary key (source, tax_year, table_name)
 );
 comment on table etl.owed is 'Tables of a tax year that a publish or rollback has written and that VACUUM and ANALYZE have not seen since';
+comment on column etl.owed.rows is 'Rows written that ANALYZE has not seen';
