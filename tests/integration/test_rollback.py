@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import random
 import select
+from collections import Counter
 from decimal import Decimal
 
 import psycopg2
@@ -81,6 +82,9 @@ class Generated:
             self.world.stage(key, table, [rows[:place], rows[place:]], origin=Origin(f"{key.release}-{table.name}", "t1", "c1"))
         self.world.loads.check_release(key, self.source)
         self.world.loads.publish(key, self.source)
+        columns = ", ".join(column.name for column in ALL)
+        assert Counter(self.world.rows(f"select {columns} from county.keyed")) == Counter((*acct, *rest) for acct, rest in self.keyed.items())
+        assert Counter(self.world.rows(f"select {columns} from county.loose")) == Counter(self.loose)
 
     def state(self):
         """Content hashes, and every row with all that it carries."""
