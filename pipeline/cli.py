@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, check, status, query, quarantine, rollback, accept, verify, up and down.
+"""hcad-pipeline: run, check, status, query, diff, quarantine, rollback, accept, verify, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -6,14 +6,13 @@ error. ``run`` is what nightly.sh calls.
 
 from __future__ import annotations
 
-import csv
 import getpass
 import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -21,8 +20,10 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from pipeline import __version__, configuration
+from pipeline.cli_history import diff, query
 from pipeline.cli_quarantine import quarantine
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.text_table import aligned
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -73,6 +74,8 @@ def cli(state: Path | None, profile: str | None) -> None:
 @click.option("--source", help="One source; without it every enabled one.")
 @click.option("--year", type=int, help="One tax year; needs --source.")
 @click.option("--as-of", help="The run's instant, UTC; the same again goes on where that run stopped. Default: now.")
+@click.option("--table", "tables", multiple=True, help="Only this table, or these; the others stay as they are. Needs --source.")
+@click.option("--archive", "archives", multiple=True, help="Only the tables that come out of this archive, or these.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Tasks at once.")
 @click.option("--scheduler-url", help="luigid; default: the one that `up` started, else [core] scheduler_url.")
 @click.option("--local-scheduler", is_flag=True, help="Do without luigid.")
@@ -80,8 +83,8 @@ def cli(state: Path | None, profile: str | None) -> None:
 @click.option("--force", is_flag=True, help="Download again what is there; other bytes under the same validators become a release.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Luigi's log; default: var/logs/<as_of>.log.")
 def run_command(
-    source: str | None, year: int | None, as_of: str | None, workers: int, scheduler_url: str | None, local_scheduler: bool,
-    timeout: float | None, force: bool, log: Path | None,
+    source: str | None, year: int | None, as_of: str | None, tables: tuple[str, ...], archives: tuple[str, ...], workers: int,
+    scheduler_url: str | None, local_scheduler: bool, timeout: float | None, force: bool, log: Path | None,
 ) -> None:  # fmt: skip
     """Bring every source, or one, to what it offers now."""
     from pipeline.orchestrator import ETLOrchestrator, utc
@@ -91,7 +94,7 @@ def run_command(
     orchestrator = ETLOrchestrator()
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout,
-        "log": log, "force": force,
+        "log": log, "force": force, "tables": tables, "archives": archives,
         "scheduler_url": scheduler_url,
     }  # fmt: skip
     if as_of:
@@ -133,21 +136,8 @@ def check(source: str | None) -> None:
 cli.add_command(quarantine)
 
 
-@cli.command()
-@click.argument("statement")
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated, for a spreadsheet or a program.")
-def query(statement: str, as_csv: bool) -> None:
-    """Run one SQL statement in a read-only transaction and show its rows."""
-    from pipeline.status import read_rows
-
-    with _database() as (_, engine):
-        header, rows = read_rows(engine, statement)
-    if as_csv:
-        csv.writer(sys.stdout).writerows([header, *rows])
-        return
-    for line in aligned(header, [["" if cell is None else str(cell) for cell in row] for row in rows]):
-        click.echo(line)
-    click.echo(f"({len(rows)} rows)")
+cli.add_command(query)
+cli.add_command(diff)
 
 
 @cli.command()
@@ -160,7 +150,7 @@ def rollback(import_id: int, reason: str) -> None:
     with _writing(import_id, f"rollback {import_id}") as (engine, tokens):
         changes = LoadManager(engine, tokens=tokens).rollback_import(import_id, reason=reason, decided_by=_who())
     for table, written in changes.items():
-        click.echo(f"{table}: {written.deleted} rows removed, {written.inserted} restored")
+        click.echo(f"{table}: {written.deleted} rows removed, {written.inserted + written.updated} restored")
     click.echo(f"import {import_id} is rolled back; its release is held" if changes else f"import {import_id} was rolled back already")
 
 
@@ -287,19 +277,3 @@ def _show(outcome: RunOutcome) -> None:
     for sync in outcome.syncs:
         click.echo(f"{sync.source} {sync.year}: {sync.state}{f': {sync.message}' if sync.message else ''}")
     click.echo(f"run {outcome.run_id}: {outcome.message} (exit code {outcome.exit_code}, log {outcome.log})")
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of a table: text to the left, numbers to the right."""
-    cells = [
-        tuple(f"{cell:,}" if isinstance(cell, int) and name != "year" else str(cell) for name, cell in zip(header, row, strict=True))
-        for row in rows
-    ]
-    widths = [max(len(line[place]) for line in [tuple(header), *cells]) for place in range(len(header))]
-    text = [
-        all(isinstance(row[place], str) and not str(row[place]).replace(".", "").isdigit() for row in rows) for place in range(len(header))
-    ]
-    return [
-        "  ".join(cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, text, strict=True)).rstrip()
-        for line in [tuple(header), *cells]
-    ]

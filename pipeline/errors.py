@@ -254,6 +254,12 @@ class RollbackRefused(RefusedError):
     code = "E_ROLLBACK"
 
 
+class HistoryGone(RefusedError):
+    """What an import changed, or what a table was after it, is not known, or no longer."""
+
+    code = "E_HISTORY"
+
+
 class VerifyFailed(RefusedError):
     """What is on the disk or in the tables is not what was recorded of it."""
 

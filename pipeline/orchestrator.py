@@ -57,7 +57,7 @@ class ETLOrchestrator:
 
         Args:
             pipeline_config: the fields of :class:`pipeline.runner.RunRequest`: ``source``, ``year``, ``as_of``, ``workers``,
-                ``scheduler_url``, ``local_scheduler``, ``timeout_s``, ``log``, ``force``.
+                ``scheduler_url``, ``local_scheduler``, ``timeout_s``, ``log``, ``force``, ``tables``, ``archives``.
 
         Returns:
             The outcome; ``exit_code`` is 0 when all is done or nothing was new.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
-from pipeline.catalog.recipe import release_recipe
+from pipeline.catalog.recipe import scope_of, scoped_recipe
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
@@ -72,17 +72,20 @@ class SyncOutcome:
 
 
 def outcome_of(
-    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, run_id: int, failures: Sequence[FailedAttempt]
-) -> SyncOutcome:
-    """Ask the probe's file and the ledger what became of a source's tax year."""
+    engine: Engine, settings: Settings, source: str, year: int, as_of: dt.datetime, run_id: int, failures: Sequence[FailedAttempt],
+    only: Sequence[str] = (),
+) -> SyncOutcome:  # fmt: skip
+    """Ask the probe's file and the ledger what became of a source's tax year, or of ``only`` some of its tables."""
     tables: tuple[TableOutcome, ...] = ()
     found, is_new, warnings = None, False, list[str]()
     probe = read_if_whole(probe_path(settings.state, source, year, as_of), json_object)
     asked, year = year, (probe or {}).get("tax_year") or year
     with transaction(engine) as cursor:
         if probe and probe["status"] == "found":
-            key = ImportKey(source, year, probe["release"], release_recipe(find_source(source), year))
+            key = ImportKey(source, year, probe["release"], scoped_recipe(find_source(source), year))
             found = ledger.standing(cursor, key)
+            if only and not (found and found.state in {"published", "rolled_back"}):
+                found = ledger.standing(cursor, replace(key, recipe=scoped_recipe(find_source(source), year, only)))
         current = ledger.current(cursor, source, year)
         if current:
             tables = _tables(cursor, current.import_id)
@@ -100,7 +103,8 @@ def outcome_of(
         # could fetch again what was to be.
         ours = [failure for failure in ours if failure.family in LOOKING and not is_new]
     if is_published and not ours:
-        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe), *warnings]))
+        notes = [_taken(source, asked, year, probe), _scope(found), *_stand_ins(settings, source, year, probe), *warnings]
+        message = "; ".join(filter(None, notes))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
     if found and found.is_held:
         refusals = [failure.message for failure in ours if failure.exit_code == 31 and failure.message]
@@ -121,6 +125,12 @@ def _taken(source: str, asked: int, taken: int, probe: Mapping[str, Any] | None)
         return ""
     lacks = "; ".join(str(offer["lacks"]) for offer in probe["policy"]["considered"] if offer["lacks"])
     return f"{taken} is the newest complete year of {source} up to {asked}: {lacks}"
+
+
+def _scope(found: ledger.Import | None) -> str:
+    """That only some tables are of the release."""
+    scope = scope_of(found.key.recipe) if found else None
+    return f"only {', '.join(sorted(scope))} of the release; every other table is as it was" if scope else ""
 
 
 def _stand_ins(settings: Settings, source: str, year: int, probe: Mapping[str, Any] | None) -> list[str]:

@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -27,13 +27,14 @@ from pipeline import configuration, scheduler, services
 from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
-from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError
+from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError, TransientError
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
+from pipeline.load import upkeep
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
-from pipeline.settings import Settings, chosen_syncs, find_source
+from pipeline.settings import Settings, chosen_syncs, chosen_tables, find_source
 from pipeline.terminal import progress_bars
 
 STOP_TIMEOUT_S = 10.0
@@ -53,6 +54,8 @@ class RunRequest:
         timeout_s: end the run after so long; None: never.
         log: where Luigi's log goes; None: ``var/logs/<as_of>.log``.
         force: download again what is there, and compare.
+        tables: only these tables of ``source``; every other one is carried over as it is.
+        archives: only the tables that come out of these archives of ``source``.
     """
 
     source: str | None = None
@@ -64,6 +67,8 @@ class RunRequest:
     timeout_s: float | None = None
     log: Path | None = None
     force: bool = False
+    tables: Sequence[str] = ()
+    archives: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
             the process's.
     """
     syncs = chosen_syncs(request.source, request.year)
+    request = replace(request, tables=chosen_tables(request.source, syncs, request.tables, request.archives))
     url = server_url(settings.database_url, settings.state)
     engine = open_database(url.render_as_string(hide_password=False), settings.state)
     log = request.log or settings.state / "logs" / f"{request.as_of.strftime(AS_OF_FORMAT)}.log"
@@ -95,6 +101,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
         sources = sorted({source for source, _ in syncs})
         with runs.SourceLocks(engine, run_id, sources) as locks:
             runs.require_profile(engine, settings.profile, sources)
+            # What a run that died after its publish has left.
+            upkeep.pay_if_possible(engine, sources, log_event)
             scheduler_url = request.scheduler_url or _started_luigid(settings) or settings.scheduler_url
             if not request.local_scheduler:
                 scheduler.require_scheduler(scheduler_url)
@@ -115,11 +123,13 @@ def _conclude(
     engine: Engine, settings: Settings, request: RunRequest, run_id: int, syncs: list[tuple[str, int]], luigi_code: int, log: Path
 ) -> RunOutcome:
     failures = runs.failed_attempts(engine, run_id)
-    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, run_id, failures) for source, year in syncs)
+    outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, run_id, failures, request.tables) for source, year in syncs)
     exit_code, outcome, message = run_outcome(outcomes, failures, luigi_code)
     for sync in outcomes:
-        if sync.exit_code == 0:
+        # Of a release that was imported in part, what the other tables were made of is still what is live.
+        if sync.exit_code == 0 and not request.tables:
             _tidy(engine, settings, sync)
+    _prune(engine, settings, sorted({source for source, _ in syncs}))
     runs.finish_run(engine, run_id, outcome, exit_code, message)
     return RunOutcome(run_id, exit_code, outcome, message, outcomes, log)
 
@@ -143,12 +153,24 @@ def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
         logger.warning("run.not_swept source=%s year=%s error=%s", sync.source, sync.year, ascii(str(error)))
 
 
+def _prune(engine: Engine, settings: Settings, sources: list[str]) -> None:
+    """What the database need not keep goes; that it cannot go now is no reason for a run to have failed."""
+    keep = upkeep.Kept(settings.kept_history, settings.kept_history_days, settings.kept_staging_days)
+    for source in sources:
+        try:
+            upkeep.prune(engine, source, keep, log_event)
+        except TransientError as error:
+            logger.warning("run.not_pruned source=%s error=%s", source, ascii(str(error)))
+
+
 def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
     task = ["SyncSource", "--source", request.source, "--year", str(request.year)] if request.source and request.year else ["SyncAll"]
     if request.source and not request.year:
         task += ["--only", request.source]
     if request.force:
         task += ["--force"]
+    if request.tables:
+        task += ["--tables", ",".join(request.tables)]
     where = ["--local-scheduler"] if request.local_scheduler else ["--scheduler-url", scheduler_url]
     return [
         sys.executable, "-m", "luigi", "--module", "pipeline.tasks", *map(str, task),
@@ -159,6 +181,7 @@ def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
 
 def _command_line(request: RunRequest) -> str:
     words = f"run --source {request.source or 'all'} --year {request.year or 'all'} --workers {request.workers}"
+    words += "".join(f" --table {table}" for table in request.tables)
     return f"{words} --force" if request.force else words
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -88,10 +88,13 @@ class load(luigi.Config):  # noqa: N801
 
 
 class retention(luigi.Config):  # noqa: N801
-    """Of how many published releases of a tax year something is kept."""
+    """Of how many published releases of a tax year something is kept, and for how many days."""
 
     archives = luigi.IntParameter(default=2)
     members = luigi.IntParameter(default=1)
+    history = luigi.IntParameter(default=10)
+    history_days = luigi.IntParameter(default=90)
+    staging_days = luigi.IntParameter(default=30)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ class Settings:
     tokens: Mapping[str, int] | None
     kept_archives: int
     kept_members: int
+    kept_history: int
+    kept_history_days: int
+    kept_staging_days: int
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -173,14 +179,18 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             tokens=json.loads(environ[configuration.TOKENS]) if environ.get(configuration.TOKENS) else None,
             kept_archives=positive["[retention] archives"],
             kept_members=int(retention().members),
+            kept_history=int(retention().history),
+            kept_history_days=int(retention().history_days),
+            kept_staging_days=int(retention().staging_days),
         )
     except (ValueError, ParameterException) as error:
         raise ConfigurationError(f"a setting that cannot be read: {error}", "see the comments in config/luigi.cfg", "correct it") from error
     for name, value in positive.items():
         if value < 1:
             raise ConfigurationError(f"{name} = {value}", "1 or more", "correct config/luigi.cfg")
-    if settings.kept_members < 0:
-        raise ConfigurationError(f"[retention] members = {settings.kept_members}", "0 or more", "correct config/luigi.cfg")
+    for name in ("members", "history", "history_days", "staging_days"):
+        if (value := int(getattr(retention(), name))) < 0:
+            raise ConfigurationError(f"[retention] {name} = {value}", "0 or more", "correct config/luigi.cfg")
     return settings
 
 
@@ -252,6 +262,28 @@ def chosen_syncs(source: str | None, year: int | None) -> list[tuple[str, int]]:
     if not chosen:
         raise ConfigurationError("no source is enabled", "enabled = true in a source.toml", "enable one, or name one")
     return [(found.name, tax_year) for found in chosen for tax_year in found.tax_years]
+
+
+def chosen_tables(source: str | None, syncs: Sequence[tuple[str, int]], tables: Sequence[str], archives: Sequence[str]) -> tuple[str, ...]:
+    """The tables that an import is about, where these are not all: those named, and those out of the archives that are named.
+
+    Raises:
+        ConfigurationError: no source is named, or one of its tax years has no such table or archive.
+    """
+    if not tables and not archives:
+        return ()
+    if not source:
+        raise ConfigurationError("a table or archive without a source", "a source for it", "add --source")
+    found = find_source(source)
+    chosen = {*tables, *(table.name for table in found.tables if table.archive in archives)}
+    for _, year in syncs:
+        there = found.tables_for(year)
+        unknown = sorted((chosen - {table.name for table in there}) | (set(archives) - {table.archive for table in there}))
+        if unknown:
+            known = ", ".join(f"{table.name} (of {table.archive})" for table in there)
+            named = f"{', '.join(unknown)} of {source} {year}"
+            raise ConfigurationError(named, f"some of {known}", "name some of these, or another --year")
+    return tuple(sorted(chosen))
 
 
 def is_configured() -> bool:

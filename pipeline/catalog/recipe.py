@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 from pipeline.catalog.meta_schema import OF_RULES
 from pipeline.catalog.model import Column, Layout, Source, Table
+from pipeline.errors import ConfigurationError
 
+#: Between a release's recipe and the tables that an import is about, where these are not all.
+SCOPE_MARK = "+"
 #: Raised when the transform code gives other rows for the same member; the golden-output test of the transform insists.
 TRANSFORM_REVISION: int = 2
 #: Raised when a row hash is computed in another way.
@@ -76,6 +80,27 @@ def release_recipe(source: Source, year: int) -> str:
             "version": version and [version.archive, version.member.casefold(), version.start, version.end],
         }
     )
+
+
+def scoped_recipe(source: Source, year: int, tables: Iterable[str] = ()) -> str:
+    """The recipe of an import of some tables of a release: ``<recipe>+table,table``; of all of them (or with none named) ``<recipe>``.
+
+    So the import of some tables is not the import of all, and whoever has the recipe knows which.
+
+    Raises:
+        ConfigurationError: the source has no such table in this tax year.
+    """
+    whole, wanted = release_recipe(source, year), sorted(set(tables))
+    known = sorted(table.name for table in source.tables_for(year))
+    if unknown := [name for name in wanted if name not in known]:
+        raise ConfigurationError(f"table {', '.join(unknown)} of {source.name} {year}", f"some of {', '.join(known)}", "name some of these")
+    return whole if wanted in ([], known) else f"{whole}{SCOPE_MARK}{','.join(wanted)}"
+
+
+def scope_of(recipe: str) -> frozenset[str]:
+    """The tables that an import with this recipe is about; empty: all."""
+    scope = recipe.partition(SCOPE_MARK)[2]
+    return frozenset(scope.split(",")) if scope else frozenset()
 
 
 def _layout(layout: Layout) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
 from pipeline.errors import AccountingError, GateRefused, PipelineError
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import publish, quarantine, release, settle, shape, staging
+from pipeline.load import publish, quarantine, release, settle, shape, staging, upkeep
 from pipeline.load.checkpoints import Checkpoint, Origin, Resume, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
@@ -65,7 +65,8 @@ class LoadManager:
         """Write records into a table by COPY: rows that differ are updated, new ones inserted, equal ones left alone.
 
         Args:
-            records: mappings, a DataFrame, an Arrow table or record batches; all with the same columns.
+            records: mappings, tuples (named, or with a value for each of the table's columns), a DataFrame, an Arrow table or record
+                batches; all with the same columns.
             model_class: a table's name (``schema.table``), a SQLAlchemy table or a Django model.
             batch_size: records formatted and sent at a time.
             cursor: join this transaction; None: one of its own, so that all of the records are written or none.
@@ -264,7 +265,7 @@ class LoadManager:
         for name, written in changes.items():
             self.on_event("load.published", {"table": f"{key.source}.{name}", "import_id": found.import_id, **written.__dict__})
         self.on_event("load.release", {"import_id": found.import_id, "seconds": time.monotonic() - started})
-        self._analyze(key, source, changes)
+        upkeep.pay_if_possible(self.engine, [key.source], self.on_event)
         return changes
 
     def rollback_import(self, import_id: int, *, reason: str = "asked for", decided_by: str = "python") -> dict[str, Changes]:
@@ -276,10 +277,11 @@ class LoadManager:
             decided_by: for the ledger.
 
         Returns:
-            Rows restored (``inserted``) and removed (``deleted``) by table; empty when there was nothing left to do.
+            Rows that came back (``inserted``), have their former values again (``updated``) and are gone (``deleted``) by table; empty
+            when there was nothing left to do.
 
         Raises:
-            RollbackRefused: no such import, or it is not the current one.
+            RollbackRefused: no such import, it is not the current one, or its row history is no longer kept.
         """
         expected = "the current import of its source and tax year: one at a time, the newest first"
         with transaction(self.engine) as cursor:
@@ -289,6 +291,7 @@ class LoadManager:
             ledger.check_fence(cursor, found.key.source, self._token(found.key.source))
             changes = release.take_back(cursor, found, reason, decided_by)
         self.on_event("load.rolled_back", {"import_id": import_id, "restores": found.base_import_id})
+        upkeep.pay_if_possible(self.engine, [found.key.source], self.on_event)
         return changes
 
     def accept_import(self, import_id: int, *, reason: str, decided_by: str = "python") -> None:
@@ -308,12 +311,6 @@ class LoadManager:
         """Rows and content hash of a live table's tax year; see :func:`pipeline.load.publish.content_hash`."""
         with transaction(self.engine) as cursor:
             return publish.content_hash(cursor, Relations(table), tax_year)
-
-    def _analyze(self, key: ImportKey, source: Source, changes: Mapping[str, Changes]) -> None:
-        for name, written in changes.items():
-            if written != Changes():
-                with transaction(self.engine) as cursor:
-                    cursor.execute(sql.SQL("analyze {}").format(Relations(source.table(name)).partition(key.tax_year)))
 
     def _token(self, source: str) -> int | None:
         return None if self.tokens is None else self.tokens.get(source, -1)

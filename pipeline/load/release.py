@@ -6,6 +6,7 @@ are never two things.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from psycopg2.extras import Json
@@ -14,14 +15,18 @@ from pipeline.catalog.model import Source, Table
 from pipeline.database import ledger
 from pipeline.database.ledger import Import
 from pipeline.errors import RollbackRefused, StagingStale
-from pipeline.load import gate, publish, staging
+from pipeline.load import gate, publish, staging, upkeep
 from pipeline.load.gate_result import record_results
 from pipeline.load.publish import Changes
 from pipeline.load.relations import Relations
 from pipeline.load.staging import StagedTable
+from pipeline.load.take_back import take_back as _take_back
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
+
+#: The channel on which a listener hears that another import is current.
+CHANNEL = "hcad_pipeline"
 
 
 def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str | None, recipe: str) -> StagedTable | None:
@@ -78,21 +83,49 @@ def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Cha
     cursor.execute("update etl.import set state = 'superseded', closed_at = clock_timestamp() where import_id = %s", [found.base_import_id])
     cursor.execute("update etl.import set state = 'published', published_at = clock_timestamp() where import_id = %s", [found.import_id])
     ledger.drop_staging(cursor, [found.import_id])
+    upkeep.owe(cursor, found, changes)
+    notify(cursor, "published", found, found.import_id)
     return changes
 
 
 def take_back(cursor: Cursor, found: Import, reason: str, decided_by: str) -> dict[str, Changes]:
-    """Undo the current import: the tables are what they were, the import before it is current, its release is held."""
+    """Undo the current import: the tables are what they were, the import before it is current, its release is held.
+
+    Raises:
+        RollbackRefused: its row history is gone.
+    """
+    cursor.execute("select history_dropped_at from etl.import where import_id = %s", [found.import_id])
+    (dropped_at,) = cursor.fetchone() or (None,)
+    if dropped_at is not None:
+        raise RollbackRefused(
+            f"the row history of import {found.import_id} was removed on {dropped_at:%Y-%m-%d} by [retention]",
+            "an import whose history is kept",
+            "publish the older release again, or restore a backup; a longer [retention] keeps later ones",
+        )
     ledger.abandon_staging(cursor, found.key.source, found.key.tax_year)
-    cursor.execute("select table_name from etl.import_table where import_id = %s and disposition = 'staged'", [found.import_id])
-    changes = {name: publish.take_back(cursor, found.key.source, name, found) for (name,) in cursor.fetchall()}
+    cursor.execute(
+        "select table_name, updated + deleted from etl.import_table where import_id = %s and disposition = 'staged' order by 1",
+        [found.import_id],
+    )
+    changes = {name: _take_back(cursor, found.key.source, name, found, images) for name, images in cursor.fetchall()}
     cursor.execute(
         "update etl.import set state = 'rolled_back', closed_at = clock_timestamp(), message = %s where import_id = %s",
         [reason, found.import_id],
     )
     cursor.execute("update etl.import set state = 'published', closed_at = null where import_id = %s", [found.base_import_id])
     ledger.decide(cursor, found.import_id, "rollback", reason, decided_by)
+    upkeep.owe(cursor, found, changes)
+    notify(cursor, "rolled_back", found, found.base_import_id)
     return changes
+
+
+def notify(cursor: Cursor, event: str, found: Import, current: int | None) -> None:
+    """Tell listeners of the channel that another import is current; PostgreSQL sends it with the commit, or not at all."""
+    payload = {
+        "event": event, "source": found.key.source, "tax_year": found.key.tax_year, "import_id": found.import_id,
+        "current_import_id": current,
+    }  # fmt: skip
+    cursor.execute("select pg_notify(%s, %s)", [CHANNEL, json.dumps(payload)])
 
 
 def let_through(cursor: Cursor, found: Import, reason: str, decided_by: str) -> None:

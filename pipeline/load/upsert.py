@@ -2,7 +2,8 @@
 
 A table without a primary key takes the records by COPY as they are (staging tables). A table with one takes them by way of
 a temporary table: rows that differ are updated, new ones inserted, equal ones left alone; of records with the same key the
-last one stands. All of it joins the caller's transaction. The target may be a name, a SQLAlchemy table, or a Django model.
+last one stands; the same records again write nothing. All of it joins the caller's transaction. The target may be a name, a SQLAlchemy
+table, or a Django model; records may be mappings, tuples, a DataFrame or Arrow.
 """
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ UPDATE = """
 update {target} t set {assignments} from incoming i
  where {same_key} and ({target_rest}) is distinct from ({incoming_rest})
 """
-INSERT = "insert into {target} ({columns}) select {incoming} from incoming i where not exists (select 1 from {target} t where {same_key})"
+#: Only a key that another transaction has inserted meanwhile is in conflict: then, too, our record is the last one.
+INSERT = """
+insert into {target} as t ({columns}) select {incoming} from incoming i where not exists (select 1 from {target} t where {same_key})
+ order by {incoming_key} on conflict ({key}) do {otherwise}
+"""
+#: Those that a COPY fills: not what PostgreSQL computes itself.
+COLUMNS = """
+select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped and attgenerated = '' order by attnum
+"""
 
 
 @dataclass(frozen=True)
@@ -78,15 +87,20 @@ def upsert(cursor: Cursor, records: object, target: sql.Identifier, batch_size: 
     Args:
         cursor: in the caller's transaction.
         records: an Arrow table, an iterable of record batches, a DataFrame, or an iterable of mappings that all have the
-            same columns.
+            same columns, or of tuples: named ones, or plain ones with a value for each of the table's columns in their order.
         target: the table.
         batch_size: records formatted and sent at a time.
 
     Raises:
-        ConfigurationError: the records lack a column of the primary key, or do not agree on their columns.
+        ConfigurationError: there is no such table, or the records lack a column of the primary key, do not agree on their columns, or are
+            tuples of another length than the table has columns.
         psycopg2.Error: the server refused a value; the transaction must be rolled back.
     """
-    batches = record_batches(records, batch_size)
+    cursor.execute(COLUMNS, [target.as_string(cursor)])
+    declared = [name for (name,) in cursor.fetchall()]
+    if not declared:
+        raise ConfigurationError(f"no table {target.as_string(cursor)}", "a table that is there", "create it, or name another")
+    batches = record_batches(records, batch_size, declared)
     first = next(batches, None)
     if first is None:
         return Upserted(0, 0, 0, 0, 0)
@@ -118,8 +132,12 @@ def _by_way_of_incoming(
     words = {
         "target": target, "same_key": same(key, "t", "i"), "columns": names(columns), "incoming": names(columns, "i"),
         "assignments": comma(sql.SQL("{0} = i.{0}").format(sql.Identifier(name)) for name in rest),
-        "target_rest": names(rest, "t"), "incoming_rest": names(rest, "i"),
+        "target_rest": names(rest, "t"), "incoming_rest": names(rest, "i"), "key": names(key), "incoming_key": names(key, "i"),
+        "otherwise": sql.SQL("nothing"),
     }  # fmt: skip
+    if rest:
+        excluded = comma(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in rest)
+        words["otherwise"] = sql.SQL("update set {}").format(excluded)
     updated = 0
     if rest:
         cursor.execute(sql.SQL(UPDATE).format(**words))
@@ -130,8 +148,13 @@ def _by_way_of_incoming(
     return Upserted(read, inserted, updated, read - repeated - inserted - updated, repeated)
 
 
-def record_batches(records: object, batch_size: int) -> Iterator[pa.RecordBatch]:
-    """The records as Arrow batches of at most ``batch_size`` (those that are batches already stay as they are)."""
+def record_batches(records: object, batch_size: int, declared: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+    """The records as Arrow batches of at most ``batch_size`` (those that are batches already stay as they are).
+
+    ``declared`` are the table's columns, for tuples that do not name theirs.
+    """
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size {batch_size}", "1 or more", "correct it")
     if isinstance(records, pd.DataFrame):
         records = pa.Table.from_pandas(records, preserve_index=False)
     if isinstance(records, pa.Table):
@@ -139,19 +162,32 @@ def record_batches(records: object, batch_size: int) -> Iterator[pa.RecordBatch]
         return
     if not isinstance(records, Iterable):
         raise ConfigurationError(
-            f"{type(records).__name__} as records", "an iterable of mappings, a DataFrame or Arrow", "pass one of these"
+            f"{type(records).__name__} as records", "an iterable of mappings or tuples, a DataFrame or Arrow", "pass one of these"
         )
     pending: list[Mapping[str, Any]] = []
     for record in records:
         if isinstance(record, pa.RecordBatch):
             yield record
             continue
-        pending.append(record)
+        pending.append(_mapping(record, declared))
         if len(pending) == batch_size:
             yield _batch(pending)
             pending = []
     if pending:
         yield _batch(pending)
+
+
+def _mapping(record: object, declared: Sequence[str]) -> Mapping[str, Any]:
+    if isinstance(record, Mapping):
+        return record
+    if not isinstance(record, tuple | list):
+        raise ConfigurationError(f"{type(record).__name__} as a record", "a mapping or a tuple", "pass one of these")
+    columns: Sequence[str] = getattr(record, "_fields", declared)
+    if len(columns) != len(record):
+        raise ConfigurationError(
+            f"a record of {len(record)} values", f"one for each column: {', '.join(columns)}", "pass mappings to leave some out"
+        )
+    return dict(zip(columns, record, strict=True))
 
 
 def _batch(records: list[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -168,4 +204,6 @@ def _batch(records: list[Mapping[str, Any]]) -> pa.RecordBatch:
 def _text(value: object) -> str | None:
     if value is None:
         return None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"\\x{bytes(value).hex()}"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

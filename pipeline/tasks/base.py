@@ -13,7 +13,7 @@ import luigi
 from sqlalchemy import Engine
 
 from pipeline.catalog.model import Source, Table
-from pipeline.catalog.recipe import release_recipe
+from pipeline.catalog.recipe import scope_of, scoped_recipe
 from pipeline.database.ledger import ImportKey
 from pipeline.database.server import open_database
 from pipeline.download.manager import DownloadManager
@@ -83,7 +83,7 @@ class ImportTask(PipelineTask):
     """A task on the way of one import: it carries the release and the recipe."""
 
     release = luigi.Parameter(description="what the source offers: hash of its archives' fingerprints")
-    recipe = luigi.Parameter(description="what our schema and code make of it: hash of all wanted tables' recipes")
+    recipe = luigi.Parameter(description="what our schema and code make of it: hash of all wanted tables' recipes; +tables, if not all")
 
     @property
     def key(self) -> ImportKey:
@@ -94,13 +94,18 @@ class ImportTask(PipelineTask):
         """The release."""
         return Release.read(settings().state, self.source, self.year, self.release)
 
+    def tables(self) -> list[Table]:
+        """The tables that the import is about; every other one is carried over."""
+        scope = scope_of(self.recipe)
+        return [table for table in self.of_source().tables_for(self.year) if not scope or table.name in scope]
+
     def require_recipe(self) -> None:
         """Stop unless the schema files are those that the recipe in the parameters was taken from.
 
         Raises:
             ConfigurationError: they were edited since, or the recipe was typed by hand.
         """
-        ours = release_recipe(self.of_source(), self.year)
+        ours = scoped_recipe(self.of_source(), self.year, scope_of(self.recipe))
         if ours != self.recipe:
             raise ConfigurationError(
                 f"recipe {self.recipe}, and the schema files give {ours}", "the recipe of the schema files", "start the run again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import luigi
@@ -26,13 +27,16 @@ class ConfirmRelease(PipelineTask):
     """
 
     release = luigi.Parameter(description="what the source offers: hash of its archives' fingerprints")
+    archives = luigi.Parameter(default="", description="those that an import of some tables needs, separated by commas; empty: all")
     resources = {"network": 1}  # noqa: RUF012
     # The requests have attempts of their own; what was replaced is not put back within the run.
     retry_count = 1
 
     def offered(self) -> Release:
-        """The release."""
-        return Release.read(settings().state, self.source, self.year, self.release)
+        """The release, with the archives that are needed."""
+        release = Release.read(settings().state, self.source, self.year, self.release)
+        wanted = self.archives.split(",") if self.archives else list(release.fingerprints)
+        return replace(release, fingerprints={name: found for name, found in release.fingerprints.items() if name in wanted})
 
     def requires(self) -> list[DownloadArchive | ExtractArchive]:
         """Every archive; where a fallback may have to be fetched, what comes after that."""
@@ -46,8 +50,9 @@ class ConfirmRelease(PipelineTask):
         return found
 
     def output(self) -> FileTarget:
-        """``var/releases/<source>/<year>/confirmed-<release>.json``."""
-        return FileTarget(confirmation_path(settings().state, self.source, self.year, self.release))
+        """``var/releases/<source>/<year>/confirmed-<release>.json``; of some archives, with their names behind the release."""
+        name = "-".join(filter(None, [self.release, *self.archives.split(",")]))
+        return FileTarget(confirmation_path(settings().state, self.source, self.year, name))
 
     def complete(self) -> bool:
         """Whether the file speaks for the downloads that are here."""
@@ -64,6 +69,8 @@ class ConfirmRelease(PipelineTask):
         # While the publisher's server is down, a mirror can confirm this release, and make no other of it.
         offer = survey(self.downloads(), self.of_source(), self.year, known=lambda _: known_of(self.offered()), on_event=log_event)
         now = with_editions(state, self.source, self.year, offer.fingerprints)
+        if self.archives:
+            now = {name: found for name, found in now.items() if name in self.archives.split(",")}
         changed = sorted(archive for archive in before.keys() | now.keys() if before.get(archive) != now.get(archive))
         if changed:
             raise ReleaseChanged(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import luigi
 
 from pipeline.catalog.model import Table
-from pipeline.catalog.recipe import layout_recipe
+from pipeline.catalog.recipe import layout_recipe, scope_of
 from pipeline.errors import RefusedError
 from pipeline.extract.lookup import raw_lines
 from pipeline.handoff import Member
@@ -32,11 +32,15 @@ class TableTask(ImportTask):
         """The table."""
         return table_of(self.of_source(), self.table)
 
+    def is_wanted(self) -> bool:
+        """Whether the import is about this table."""
+        return self.table in {table.name for table in self.tables()}
+
     def extracted(self) -> ExtractArchive | None:
-        """The extraction of the table's archive; None when the release does not carry that archive."""
+        """The extraction of the table's archive; None when the release does not carry that archive, or the table is not wanted."""
         archive = self.of_table().archive
         fingerprint = self.offered().fingerprints.get(archive)
-        if fingerprint is None:
+        if fingerprint is None or not self.is_wanted():
             return None
         cut = cut_of(self.of_source(), self.year, archive)
         return ExtractArchive(source=self.source, year=self.year, archive=archive, fingerprint=fingerprint, cut=cut)
@@ -96,7 +100,8 @@ class StageTable(TableTask):
         if not loads.open_import(self.key, table).is_open:
             return  # another run has published it meanwhile
         if extracted is None or member is None:
-            why = refusal.message if refusal else "the release does not carry it"
+            missing = "the release does not carry it" if self.is_wanted() else "the import is of other tables"
+            why = refusal.message if refusal else missing
             log_event("load.carried_over", {"table": table.qualified, "why": why})
             loads.keep_table(self.key, table, member_sha256=None, recipe="")
             return
@@ -142,7 +147,9 @@ class CheckRelease(ImportTask):
     def requires(self) -> list[StageTable | ConfirmRelease]:
         """Every table that is wanted of the tax year, and that the release is still the one that is offered."""
         tables = [self.clone(StageTable, table=table.name) for table in self.of_source().tables_for(self.year)]
-        return [*tables, self.clone(ConfirmRelease)]
+        scope = scope_of(self.recipe)
+        archives = ",".join(sorted({table.archive for table in self.tables()})) if scope else ""
+        return [*tables, self.clone(ConfirmRelease, archives=archives)]
 
     def output(self) -> MarkerTarget:
         """The gate passed, or a person accepted what it refused."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 
 import luigi
 
-from pipeline.catalog.recipe import release_recipe
+from pipeline.catalog.recipe import scope_of, scoped_recipe
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.settings import chosen_syncs
@@ -31,6 +32,7 @@ class SyncSource(PipelineTask):
 
     as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
     force = luigi.BoolParameter(default=False, description="download again what is there, and compare")
+    tables = luigi.Parameter(default="", description="only these, separated by commas; every other one is carried over")
     # What it raises of its own is that the release is held: no later attempt changes that.
     retry_count = 1
 
@@ -43,8 +45,13 @@ class SyncSource(PipelineTask):
         probe = self.requires().output().read()
         if probe["release"] is None:
             return None
-        recipe = release_recipe(self.of_source(), probe["tax_year"])
-        return PublishRelease(source=self.source, year=probe["tax_year"], release=probe["release"], recipe=recipe)
+        where = {"source": self.source, "year": probe["tax_year"], "release": probe["release"]}
+        whole = PublishRelease(**where, recipe=scoped_recipe(self.of_source(), probe["tax_year"]))
+        tables = self.tables.split(",") if self.tables else []
+        # Some tables of what is current as a whole are current.
+        if not tables or whole.complete():
+            return whole
+        return whole.clone(recipe=scoped_recipe(self.of_source(), probe["tax_year"], tables))
 
     def complete(self) -> bool:
         """Whether the probe was taken and what it saw is current."""
@@ -58,7 +65,9 @@ class SyncSource(PipelineTask):
 
         With ``force`` every archive of it that was ever here; without, those that were found damaged and are fetched once more.
         """
-        downloads = [download for download in downloads_of(publish.offered()) if self.force or download.is_judged_again()]
+        wanted = {table.archive for table in publish.tables()}
+        offered = [download for download in downloads_of(publish.offered()) if download.archive in wanted or not scope_of(publish.recipe)]
+        downloads = [download for download in offered if self.force or download.is_judged_again()]
         return [download for download in downloads if not download.is_fallback or download.output().path.exists()]
 
     def run(self) -> Iterator[list[DownloadArchive] | PublishRelease]:
@@ -74,8 +83,12 @@ class SyncSource(PipelineTask):
             yield forced
         with transaction(engine()) as cursor:
             found = ledger.standing(cursor, publish.key)
+            whole = ledger.standing(cursor, replace(publish.key, recipe=scoped_recipe(self.of_source(), publish.year)))
         if found and found.is_held:
             raise ledger.held(found)
+        # What was taken back as a whole does not come again in pieces; of what was refused, some tables may be good.
+        if whole and whole.state == "rolled_back":
+            raise ledger.held(whole)
         yield publish
 
 
@@ -85,11 +98,12 @@ class SyncAll(luigi.Task):
     as_of = luigi.DateSecondParameter(default=now(), description="the run's instant, UTC; the same again goes on where it stopped")
     only = luigi.Parameter(default="", description="one source instead of all")
     force = luigi.BoolParameter(default=False, description="download again what is there, and compare")
+    tables = luigi.Parameter(default="", description="only these tables of the one source, separated by commas")
 
     def requires(self) -> list[SyncSource]:
         """The syncs."""
         chosen = chosen_syncs(self.only or None, None)
-        return [SyncSource(source=source, year=year, as_of=self.as_of, force=self.force) for source, year in chosen]
+        return [SyncSource(source=source, year=year, as_of=self.as_of, force=self.force, tables=self.tables) for source, year in chosen]
 
     def complete(self) -> bool:
         """Whether every sync is complete."""

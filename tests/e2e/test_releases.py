@@ -1,5 +1,6 @@
 """Releases and recipes that change, change back, are taken back and let through; and what a run then does, and does not."""
 
+import csv
 import random
 from collections import Counter
 from decimal import Decimal
@@ -239,3 +240,91 @@ def test_typo_mended_in_a_doc_changes_nothing(world):
     world.publish("--source", "hcad")
     assert world.families(attempt) == SYNCS_ONLY
     assert world.currents() == before
+
+
+def change_two_tables(world):
+    """A release in which a row of real_mnrl and one of real_acct have other values."""
+    real = world.offered(REAL)
+    *rows, header = real["real_mnrl.txt"].splitlines(keepends=True)
+    rows[0] = rows[0].replace(b"\tG1\t", b"\tG3\t")
+    accounts = real["real_acct.txt"].splitlines(keepends=True)
+    # The account's first column stays, its last figure changes.
+    place = next(place for place, line in enumerate(accounts) if line.split(b"\t")[0].strip().isdigit())
+    accounts[place] = accounts[place].replace(b"\t2025\t", b"\t2025\t")
+    fields = accounts[place].split(b"\t")
+    column = next(number for number, text in enumerate(fields) if number > 5 and text.strip().isalpha() and text.strip().isupper())
+    fields[column] = b"ZZ" if len(fields[column].strip()) > 1 else b"Z"
+    accounts[place] = b"\t".join(fields)
+    world.offer(REAL, real | {"real_mnrl.txt": b"".join([*rows, header]), "real_acct.txt": b"".join(accounts)})
+
+
+def test_import_of_one_table_leaves_the_others_to_the_next_whole_import(refreshed_copy):
+    world, before = refreshed_copy, refreshed_copy.hashes()
+    change_two_tables(world)
+    base = current(world)
+    attempt = world.last_attempt()
+    done = world.run("--source", "hcad", "--year", "2025", "--table", "real_mnrl")
+    assert (done.code, "only real_mnrl of the release" in done.out) == (0, True), done.text
+    after = world.hashes()
+    assert {name for name in after if after[name] != before[name]} == {"hcad.real_mnrl.2025"}
+    assert world.tables_of("TransformPart", attempt) == {"real_mnrl"}
+    partial = current(world)
+    assert world.one("select only_tables from etl.import where import_id = %s", partial) == ["real_mnrl"]
+    dispositions = dict(world.sql("select table_name, disposition from etl.import_table where import_id = %s", partial))
+    assert dispositions == {"real_acct": "carried_over", "real_mnrl": "staged", "real_neighborhood_code": "carried_over"}
+
+    # The whole release is new all the same, and of it what has not been imported yet.
+    attempt = world.last_attempt()
+    world.publish("--source", "hcad", "--year", "2025")
+    assert world.tables_of("TransformPart", attempt) == {"real_acct"}
+    assert {name for name in world.hashes() if world.hashes()[name] != after[name]} == {"hcad.real_acct.2025"}
+    whole = world.hashes()
+    # Some tables of what is current are current.
+    assert "nothing new" in world.run("--source", "hcad", "--year", "2025", "--archive", "Real_acct_owner").out
+    for _ in range(2):
+        assert world.do(*world.pipeline("rollback", str(current(world)), "--reason", "a test")).code == 0
+    assert (current(world), world.hashes()) == (base, before)
+    # Taken back as a whole, it does not come again in pieces.
+    held = world.run("--source", "hcad", "--year", "2025", "--table", "real_acct")
+    assert (held.code, "E_HELD" in held.text, world.hashes()) == (31, True, before)
+    # Another release does.
+    next_release(world)
+    world.publish("--source", "hcad", "--year", "2025")
+    assert world.hashes()["hcad.real_mnrl.2025"] not in (before["hcad.real_mnrl.2025"], whole["hcad.real_mnrl.2025"])
+
+
+def test_tables_that_there_are_not_are_refused_before_anything_is_done(world):
+    probes = world.mark()
+    for wrong in (("--table", "nothing"), ("--archive", "Nothing.zip"), ("--table", "arb_protest_real", "--year", "2025")):
+        done = world.run("--source", "hcad", *wrong)
+        assert (done.code, "E_CONFIG" in done.text) == (40, True), done.text
+    assert world.run("--table", "real_mnrl").code == 40
+    assert world.asked(probes) == []
+
+
+def test_what_a_release_changed_is_told_by_table_by_column_and_by_value(refreshed, tmp_path):
+    number = str(current(refreshed))
+    overview = refreshed.do(*refreshed.pipeline("diff", number))
+    assert overview.code == 0, overview.text
+    lines = [line.split() for line in overview.out.splitlines()]
+    assert ["real_mnrl", "5", "10", "3"] in lines and ["real_mnrl", "dor_cd", "10"] in lines
+    values = refreshed.do(*refreshed.pipeline("diff", number, "--table", "real_mnrl", "--column", "dor_cd", "--limit", "100"))
+    assert values.out.count("updated: dor_cd 'G1' -> 'G2'") == 10 and values.out.count("\n") == 18
+    file = tmp_path / "changes.csv"
+    assert refreshed.do(*refreshed.pipeline("diff", number, "--rows", "--csv", str(file))).code == 0
+    with open(file, encoding="utf-8-sig", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert Counter(row["operation"] for row in rows if row["column"] == "acct") == {"inserted": 5, "deleted": 3}
+    few = refreshed.do(*refreshed.pipeline("diff", number, "--rows", "--limit", "2"))
+    assert "--limit shows more than 2" in few.out
+    first = refreshed.one("select base_import_id from etl.import where import_id = %s", int(number))
+    assert "the first of its tax year" in refreshed.do(*refreshed.pipeline("diff", str(first))).out
+    unknown = refreshed.do(*refreshed.pipeline("diff", "999"))
+    assert (unknown.code, "E_HISTORY" in unknown.err) == (31, True)
+
+
+def test_query_reads_tables_as_they_were_after_an_import(refreshed):
+    first = refreshed.one("select base_import_id from etl.import where import_id = %s", current(refreshed))
+    asked = ["query", "select dor_cd, count(*) from real_mnrl where dor_cd = 'G2' group by 1", "--csv"]
+    assert refreshed.do(*refreshed.pipeline(*asked, "--as-of", str(current(refreshed)))).out.split() == ["dor_cd,count", "G2,10"]
+    assert refreshed.do(*refreshed.pipeline(*asked, "--as-of", str(first))).out.split() == ["dor_cd,count"]

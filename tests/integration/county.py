@@ -14,6 +14,7 @@ from pipeline.database.migrate import migrate
 from pipeline.handoff import PartReport, RawLine, write_json
 from pipeline.load.checkpoints import Origin
 from pipeline.load.manager import LoadManager
+from pipeline.transform.coerce import arrow_type
 from pipeline.transform.row_hash import row_hashes
 
 ORIGIN = Origin("m1", "t1", "c1")
@@ -55,9 +56,8 @@ class World:
         """A part's folder: ``rows`` are tuples in the order of the columns."""
         folder = self.folder / f"{table.name}-{next(self.numbers)}"
         folder.mkdir(parents=True)
-        types = {"text": pa.string(), "numeric": pa.decimal128(14, 2)}
         columns = list(zip(*rows, strict=True)) or [()] * len(table.columns)
-        arrays = {c.name: pa.array(values, types[c.type.kind]) for c, values in zip(table.columns, columns, strict=True)}
+        arrays = {c.name: pa.array(values, arrow_type(c.type)) for c, values in zip(table.columns, columns, strict=True)}
         made = pa.table(arrays)
         hashes = row_hashes(made, table.columns)
         made = made.append_column("row_hash", hashes).append_column("line", pa.array(range(first_line, first_line + len(rows)), pa.int64()))
