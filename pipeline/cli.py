@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from pipeline import __version__, configuration
+from pipeline.cli_quarantine import quarantine
 from pipeline.errors import ConfigurationError, PipelineError
 
 if TYPE_CHECKING:
@@ -129,27 +130,7 @@ def check(source: str | None) -> None:
     sys.exit(31 if failed else 0)
 
 
-@cli.command()
-@click.argument("source")
-@click.option("--import", "import_id", type=int, help="One import; default: the newest that has rows here.")
-@click.option("--table", help="One table.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--personal", is_flag=True, help="Show rows of tables that name persons as they are, not masked.")
-def quarantine(source: str, import_id: int | None, table: str | None, limit: int, personal: bool) -> None:
-    """Rows that were refused: table, line, reasons, raw text."""
-    from pipeline.settings import find_source
-    from pipeline.status import masked, read_quarantine
-
-    named = {found.name for found in find_source(source).tables if any(column.personal for column in found.columns)}
-    with _database() as (_, engine):
-        rows = read_quarantine(engine, source, import_id, table, limit)
-    if not personal:
-        rows = [masked(row) if row["table_name"] in named else row for row in rows]
-    for row in rows:
-        reasons = "; ".join(f"{column}: {', '.join(messages)}" for column, messages in row["reasons"].items())
-        click.echo(f"import {row['import_id']}  {row['table_name']}  line {row['line']}  {reasons}\n    {row['raw']!r}")
-    if not rows:
-        click.echo("nothing is quarantined")
+cli.add_command(quarantine)
 
 
 @cli.command()

@@ -251,6 +251,12 @@ class EmptyMember(RefusedError):
     holds_release = True
 
 
+class PartRefused(RefusedError):
+    """More than half of a part's records are refused: the member is not what the schema file declares."""
+
+    code = "E_PART"
+
+
 class GateRefused(RefusedError):
     """The checks between staging and publishing failed."""
 

@@ -6,14 +6,18 @@ equal from its own JSON. The files are written with :func:`write_json`, which ma
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
+
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 #: Called by a stage with an event's name and its figures; the observe package turns them into log lines and ledger rows.
 OnEvent = Callable[[str, Mapping[str, Any]], None]
@@ -124,9 +128,26 @@ class Manifest:
 class PartReport:
     """The account of one transformed part: ``read = written + quarantined + duplicate + filtered``, always.
 
-    ``filtered`` counts, by reason, the records that are no rows (``blank_line``); ``nulled`` counts, by
-    ``column:reason``, values that a declared rule turned into NULL; ``refused`` counts the quarantined rows by
-    ``column:reason``.
+    Attributes:
+        table: ``source.table``.
+        part: its number in the member.
+        read: records, which is lines without the header.
+        written: rows of ``rows.parquet``.
+        quarantined: lines of ``quarantine.jsonl``.
+        duplicate: rows equal to an earlier row of the part.
+        filtered: by reason, records that are no rows (``blank_line``).
+        nulled: by ``column:rule``, values that a declared rule turned into NULL (``declared``: one of the column's ``nulls``).
+        changed: by ``column:rule``, values that a declared rule altered (``truncated``, ``control_character``).
+        examples: by ``column:rule`` of ``nulled`` and ``changed``, the first three: ``line``, and ``text`` as it was unless the
+            column is personal.
+        refused: by ``column:rule``, quarantined lines; a line that breaks two rules counts under both.
+        refused_together: by the rules that a quarantined line breaks (``column:rule``, joined by ``, ``), how many lines break just
+            those; the commonest 100, the others under ``others``. They add up to ``quarantined``.
+        nulls: by column, rows of ``rows.parquet`` without a value; columns that have none are left out.
+        ranges: by column, its smallest and largest number or day written: a whole number, or its text. None of personal columns, of
+            texts and booleans, and of columns without a value.
+        slow_rules: by ``column.rule`` that is not compiled: the ``seconds`` that it took, and how many values or rows it ``judged``.
+        seconds: by the clock.
     """
 
     table: str
@@ -139,6 +160,12 @@ class PartReport:
     nulled: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    changed: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    refused_together: Mapping[str, int] = field(default_factory=dict)
+    nulls: Mapping[str, int] = field(default_factory=dict)
+    ranges: Mapping[str, list[int | str]] = field(default_factory=dict)
+    slow_rules: Mapping[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def is_balanced(self) -> bool:
@@ -151,9 +178,37 @@ class PartReport:
         return cls(**document)
 
 
+@dataclass(frozen=True)
+class RawLine:
+    r"""A line of a member, for a person to read and for a program to have its bytes.
+
+    ``byte_offset`` is where it begins in the member. ``text`` is the line without its end; control characters besides TAB, and bytes
+    that the encoding does not know, stand in it as ``\xNN``. ``base64`` has the bytes where ``text`` does not give them back.
+    """
+
+    byte_offset: int
+    text: str
+    base64: str | None = None
+
+    @classmethod
+    def of(cls, byte_offset: int, raw: bytes, encoding: str) -> Self:
+        """The line whose bytes, without the line end, are ``raw``."""
+        text = raw.decode(encoding, errors="backslashreplace")
+        shown = _CONTROL_CHARACTER.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        is_exact = shown == text and text.encode(encoding, errors="replace") == raw
+        return cls(byte_offset, shown, None if is_exact else base64.b64encode(raw).decode("ascii"))
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file (UTF-8)."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def json_object(document: Any) -> dict[str, Any]:
+    """A document that is an object; TypeError when it is a list, a number, a text or nothing."""
+    if not isinstance(document, dict):
+        raise TypeError(f"{type(document).__name__} where an object is to be")
+    return document
 
 
 #: What reading one of these files raises when its bytes are not those that were written: no JSON, or JSON of another shape.

@@ -18,7 +18,7 @@ from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.runs import FailedAttempt
 from pipeline.extract.wanted import cuts_of
-from pipeline.handoff import read_json
+from pipeline.handoff import json_object, read_if_whole
 from pipeline.releases import Release, probe_path, read_stand_ins
 from pipeline.settings import Settings, find_source
 
@@ -30,6 +30,9 @@ SEVERITY = (40, 35, 31, 30, 20, 0)
 #: Luigi's codes (config/luigi.cfg) in ours, for a run whose ledger has no word. Its 10 says that another worker held one of our
 #: tasks at some moment; since a run holds its sources, that was a killed one, and whether the task was then done the ledger knows.
 LUIGI_CODES = {0: 0, 10: 0, 20: 30, 25: 30, 30: 30, 35: 35, 40: 40}
+
+#: The tasks of a source in a run that finds its release current already.
+LOOKING = frozenset(("SyncSource", "ProbeRelease", "DownloadArchive"))
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class SyncOutcome:
     """What became of one source and tax year.
 
     ``state``: ``published`` (by this run), ``unchanged`` (it was current before), ``not_published`` (the district has none yet),
-    ``refused``, ``failed``. ``year`` is the tax year that was taken where the source's policy may take another than the one asked
-    for. ``message`` says why it is not well, and, of a release that is current, what stands in for archives that are bad.
+    ``refused``, ``failed`` (also where the offered release is current, and an archive that was to be fetched again could not be, or came
+    with other bytes). ``year`` is the tax year that was taken where the source's policy may take another than the one asked
+    for. ``message`` says why it is not well, and, of a release that is current, what stands in for archives that are bad
+    and which checks it failed that did not hold it.
     ``tables`` is the account of the current import.
     """
 
@@ -71,9 +76,8 @@ def outcome_of(
 ) -> SyncOutcome:
     """Ask the probe's file and the ledger what became of a source's tax year."""
     tables: tuple[TableOutcome, ...] = ()
-    found, is_new = None, False
-    path = probe_path(settings.state, source, year, as_of)
-    probe = read_json(path) if path.is_file() else None
+    found, is_new, warnings = None, False, list[str]()
+    probe = read_if_whole(probe_path(settings.state, source, year, as_of), json_object)
     asked, year = year, (probe or {}).get("tax_year") or year
     with transaction(engine) as cursor:
         if probe and probe["status"] == "found":
@@ -87,11 +91,17 @@ def outcome_of(
                 [run_id, current.import_id],
             )
             is_new = bool((cursor.fetchone() or (False,))[0])
+            warnings = _failed_checks(cursor, current.import_id)
     import_id = current.import_id if current else None
-    if found and found.state == "published":
-        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe)]))
-        return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
     ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
+    is_published = found is not None and found.state == "published"
+    if is_published:
+        # What this run published is a success, whatever was said on the way. A run that found it current is one if it could look, and
+        # could fetch again what was to be.
+        ours = [failure for failure in ours if failure.family in LOOKING and not is_new]
+    if is_published and not ours:
+        message = "; ".join(filter(None, [_taken(source, asked, year, probe), *_stand_ins(settings, source, year, probe), *warnings]))
+        return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
     if found and found.is_held:
         refusals = [failure.message for failure in ours if failure.exit_code == 31 and failure.message]
         return SyncOutcome(source, year, "refused", 31, refusals[0] if refusals else str(ledger.held(found)), import_id, tables)
@@ -147,6 +157,15 @@ def _severity(code: int | None) -> int:
 def _is_of(failure: FailedAttempt, source: str, year: int) -> bool:
     parameters = failure.parameters
     return parameters.get("source", source) == source and parameters.get("year", str(year)) == str(year)
+
+
+def _failed_checks(cursor: Cursor, import_id: int) -> list[str]:
+    cursor.execute(
+        """select table_name || ' ' || check_name || ': ' || seen || ', expected ' || expected from etl.gate_result
+            where import_id = %s and not passed order by 1""",
+        [import_id],
+    )
+    return [text for (text,) in cursor.fetchall()]
 
 
 def _tables(cursor: Cursor, import_id: int) -> tuple[TableOutcome, ...]:

@@ -142,11 +142,15 @@ class Release:
 
         Raises:
             ConfigurationError: no probe has seen such a release.
+        DiskError: what it saw cannot be read.
         """
         path = cls.path(state, source, year, release)
-        if not path.is_file():
-            raise ConfigurationError(f"no file {path}", "a release that a probe has seen", "run SyncSource, which probes first")
-        return cls(**read_json(path))
+        try:
+            return cls(**read_json(path))
+        except FileNotFoundError as error:
+            raise ConfigurationError(f"no file {path}", "a release that a probe has seen", "run SyncSource, which probes first") from error
+        except (OSError, *UNREADABLE) as error:
+            raise DiskError(f"{path} cannot be read ({error})", "what a probe saw", "run again: the next probe writes it anew") from error
 
 
 def last_offered(state: Path, source: str, year: int) -> Release | None:
@@ -161,7 +165,7 @@ def last_offered(state: Path, source: str, year: int) -> Release | None:
             seen = read_json(path)
             if seen["release"] is not None and seen["tax_year"] == year:
                 return Release.read(state, source, year, seen["release"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise DiskError(f"{path} cannot be read ({error})", "what a probe saw", "remove the file; run again") from error
     return None
 
@@ -200,12 +204,18 @@ def _message(note: Path) -> str:
 EDITION_DIGITS = 8
 
 
+def next_edition(sha256: str, before: str | None = None) -> str:
+    """An edition of these bytes: their first digits, and one more of them than an edition of theirs before has."""
+    digits = len(before) + 1 if before and sha256.startswith(before) else EDITION_DIGITS
+    return sha256[:digits] if digits < len(sha256) else sha256[:EDITION_DIGITS]
+
+
 def with_editions(state: Path, source: str, year: int, fingerprints: Mapping[str, str]) -> dict[str, str]:
     """The identities that a probe saw, with the edition of each archive that was found altered."""
     altered = _altered(state, source, year)
 
     def edition(file: str) -> str | None:
-        return altered[file][:EDITION_DIGITS] if file in altered else None
+        return altered.get(file)
 
     found = {}
     for archive, text in fingerprints.items():
@@ -217,13 +227,19 @@ def with_editions(state: Path, source: str, year: int, fingerprints: Mapping[str
     return found
 
 
-def note_altered(state: Path, source: str, year: int, file: str, sha256: str) -> None:
-    """Note that other bytes came under the validators of this file (see :func:`archive_file`; without an edition)."""
+def note_altered(state: Path, source: str, year: int, file: str, edition: str) -> None:
+    """Note the edition of a file (see :func:`archive_file`; without an edition) whose validators no longer say all.
+
+    Other bytes came under them, or the same bytes are to be judged again.
+
+    Raises:
+        DiskError: what was noted before cannot be read.
+    """
     path = _altered_path(state, source, year)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two archives may be found altered by two processes at once: neither's note is to be lost in the other's.
     with _locked(path.parent):
-        write_json(path, _altered(state, source, year) | {file: sha256})
+        write_json(path, _altered(state, source, year) | {file: edition})
 
 
 @contextlib.contextmanager
@@ -239,7 +255,16 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _altered(state: Path, source: str, year: int) -> dict[str, str]:
     path = _altered_path(state, source, year)
-    return dict(read_json(path)) if path.is_file() else {}
+    try:
+        # Versions before this one noted the whole sum.
+        return {file: text[:EDITION_DIGITS] if len(text) == 64 else text for file, text in read_json(path).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, *UNREADABLE) as error:
+        # Without it the bytes from before would be taken for the publisher's again.
+        raise DiskError(
+            f"{path} cannot be read ({error})", "which archives changed under the same validators", "remove the file; run with --force"
+        ) from error
 
 
 def _altered_path(state: Path, source: str, year: int) -> Path:

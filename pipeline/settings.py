@@ -91,9 +91,10 @@ class transform(luigi.Config):  # noqa: N801
 
 
 class load(luigi.Config):  # noqa: N801
-    """How much is sent at a time."""
+    """How much is sent at a time, and kept of what is refused."""
 
     batch_rows = luigi.IntParameter(default=20_000)
+    quarantine_rows_per_rule = luigi.IntParameter(default=1000)
 
 
 class retention(luigi.Config):  # noqa: N801
@@ -138,6 +139,7 @@ class Settings:
     part_bytes: int
     chunk_rows: int
     batch_rows: int
+    quarantine_rows_per_rule: int
     scheduler_url: str
     run_id: int | None
     tokens: Mapping[str, int] | None
@@ -157,6 +159,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "[extract] part_bytes": int(extract().part_bytes),
             "[transform] chunk_rows": int(transform().chunk_rows),
             "[load] batch_rows": int(load().batch_rows),
+            "[load] quarantine_rows_per_rule": int(load().quarantine_rows_per_rule),
             "[download] per_host": int(download().per_host),
             "[database] pool_size": int(database().pool_size),
             "[database] connect_timeout_s": float(database().connect_timeout_s),
@@ -180,6 +183,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             part_bytes=positive["[extract] part_bytes"],
             chunk_rows=positive["[transform] chunk_rows"],
             batch_rows=positive["[load] batch_rows"],
+            quarantine_rows_per_rule=positive["[load] quarantine_rows_per_rule"],
             scheduler_url=luigi.configuration.get_config().get("core", "scheduler_url", "http://127.0.0.1:8082/"),
             run_id=int(environ[configuration.RUN_ID]) if environ.get(configuration.RUN_ID) else None,
             tokens=json.loads(environ[configuration.TOKENS]) if environ.get(configuration.TOKENS) else None,

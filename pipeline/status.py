@@ -1,8 +1,8 @@
-"""What the ledger says to a person: current imports, recent runs, held releases, quarantined rows."""
+"""What the ledger says to a person: current imports, failed checks, recent runs, held releases."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
@@ -12,10 +12,6 @@ from sqlalchemy import Engine
 
 from pipeline.database.engine import connect, translated
 from pipeline.errors import ConfigurationError
-
-_LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
-#: Where Cerberus' messages repeat a value.
-_QUOTED = re.compile(r"(?<=unallowed value ).*")
 
 CURRENT = """
 select i.source, i.tax_year, i.import_id, i.release, i.recipe, i.profile, i.published_at,
@@ -29,19 +25,16 @@ select i.source, i.tax_year, i.import_id, i.state, i.release, i.error_code, i.me
   from etl.import i where i.state in ('refused', 'rolled_back') order by i.import_id desc limit 20
 """
 RUNS = "select run_id, command, profile, started_at, finished_at, outcome, exit_code, message from etl.run order by run_id desc limit 10"
-QUARANTINE = """
-select q.import_id, q.table_name, q.line, q.raw, q.reasons from etl.quarantine q join etl.import i using (import_id)
- where i.source = %(source)s and (%(table)s is null or q.table_name = %(table)s)
-   and q.import_id = coalesce(%(import_id)s, (
-       select max(n.import_id) from etl.quarantine n join etl.import j using (import_id)
-        where j.source = %(source)s and (%(table)s is null or n.table_name = %(table)s)))
- order by q.table_name, q.line limit %(limit)s
+CHECKS = """
+select i.source, i.tax_year, g.table_name, g.check_name, g.severity, g.seen, g.expected
+  from etl.gate_result g join etl.import i using (import_id) where i.state = 'published' and not g.passed order by 1, 2, 3, 4
 """
 
 
 def read_status(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    """Current imports, held ones and the last ten runs."""
-    return {"current": _query(engine, CURRENT), "held": _query(engine, HELD), "runs": _query(engine, RUNS)}
+    """Current imports and the checks that they were published in spite of, held ones, and the last ten runs."""
+    asked = {"current": CURRENT, "checks": CHECKS, "held": HELD, "runs": RUNS}
+    return {name: query(engine, statement) for name, statement in asked.items()}
 
 
 def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -52,6 +45,13 @@ def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
         f"profile {row['profile']}, published {row['published_at']:%Y-%m-%d %H:%M:%S} UTC"
         for row in found["current"]
     ] or ["  nothing is published yet"]
+    if found["checks"]:
+        lines += ["checks that failed"]
+        lines += [
+            f"  {row['source']} {row['tax_year']}: {row['table_name']} {row['check_name']}: {row['seen']}, expected {row['expected']} "
+            f"({'a warning' if row['severity'] == 'warn' else 'accepted by a person'})"
+            for row in found["checks"]
+        ]
     if found["held"]:
         lines += ["held"]
         lines += [
@@ -66,21 +66,6 @@ def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
         for row in found["runs"]
     ] or ["  none"]
     return lines
-
-
-def read_quarantine(engine: Engine, source: str, import_id: int | None, table: str | None, limit: int) -> list[dict[str, Any]]:
-    """Quarantined rows of a source, of one import (None: the newest that has some) and one table (None: all)."""
-    return _query(engine, QUARANTINE, {"source": source, "import_id": import_id, "table": table, "limit": limit})
-
-
-def masked(row: dict[str, Any]) -> dict[str, Any]:
-    """A quarantined row with every letter and digit of its text and reasons' values replaced one for one."""
-    reasons = {column: [_QUOTED.sub(lambda quoted: _mask(quoted[0]), text) for text in texts] for column, texts in row["reasons"].items()}
-    return row | {"raw": _mask(row["raw"]), "reasons": reasons}
-
-
-def _mask(text: str) -> str:
-    return _DIGIT.sub("9", _LETTER.sub("x", text))
 
 
 def read_rows(engine: Engine, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -109,7 +94,12 @@ def read_rows(engine: Engine, statement: str) -> tuple[list[str], list[tuple[Any
         connection.close()
 
 
-def _query(engine: Engine, statement: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def query(engine: Engine, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The rows of one of the program's own statements, with their columns' names.
+
+    Raises:
+        DatabaseUnavailable: the server cannot be reached.
+    """
     connection = connect(engine)
     try:
         with translated(), connection.cursor(cursor_factory=RealDictCursor) as cursor:

@@ -7,6 +7,7 @@ transaction of the data that it speaks for. Nothing here writes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.repeat import repeated
-from pipeline.handoff import Manifest, OnEvent, Receipt, ignore, read_if_whole, read_json, receipt_path
+from pipeline.handoff import Manifest, OnEvent, Receipt, ignore, json_object, read_if_whole, read_json, receipt_path
 from pipeline.handoff import read_receipt as read_receipt
 from pipeline.releases import BAD, FIRST_BAD
 
@@ -30,8 +31,8 @@ class FileTarget(luigi.Target):
         self.path = path
 
     def exists(self) -> bool:
-        """Whether the file is there and not empty."""
-        return self.path.is_file() and self.path.stat().st_size > 0
+        """Whether the file is there; one that is damaged is not, and is made again."""
+        return read_if_whole(self.path, json_object) is not None
 
     def read(self) -> Any:
         """The document."""
@@ -54,10 +55,11 @@ class FolderTarget(luigi.Target):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an archive is bad: the error's code, and its sentence."""
+    """Why an archive is bad: the error's code, its sentence, and the limits that it is beyond, if that is why."""
 
     code: str
     message: str
+    limits: Mapping[str, float] | None = None
 
     @classmethod
     def read(cls, path: Path, on_event: OnEvent = ignore) -> Refusal | None:
@@ -66,7 +68,8 @@ class Refusal:
 
     @classmethod
     def _of(cls, document: Any) -> Refusal:
-        return cls(str(document["code"]), str(document["message"]))
+        limits = document.get("limits")
+        return cls(str(document["code"]), str(document["message"]), None if limits is None else dict(limits))
 
     def __str__(self) -> str:
         return self.message

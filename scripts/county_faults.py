@@ -151,8 +151,8 @@ def _untyped(record: Record, name: str, text: str, reason: str) -> Outcome:
 
 
 def _broken(record: Record, name: str, text: str, rule: str) -> Outcome:
-    """A text that its type takes and a rule of its column refuses."""
-    return Outcome((record.line(**{name: text}),), refused=f"{name}:{rule}")
+    """A text that its type takes and that breaks a rule of its column: by the same policy."""
+    return _untyped(record, name, text, rule)
 
 
 def _in_text(record: Record, text: str) -> tuple[str, bytes]:
@@ -258,8 +258,9 @@ def _control_character(record: Record) -> Outcome:
 
 @_kind
 def _nul(record: Record) -> Outcome:
-    """A NUL byte in a text."""
-    return Outcome((_in_text(record, "NU\0L")[1],), refused="*:nul_byte")
+    """A NUL byte in a text: a control character like any other."""
+    name, line = _in_text(record, "NU\0L")
+    return Outcome((line,), refused=f"{name}:control_character")
 
 
 @_kind

@@ -1,57 +1,75 @@
 """The gate: what must hold between staging and publishing.
 
-It reads staging alone, so nothing is visible yet when it refuses. Checks: a table has at least as many rows as its floor,
-no more than a declared share of its rows is quarantined or contradicts an earlier row with the same key, and the key is
-unique over what is staged. Every result is kept in the ledger, passed or not.
+It reads staging and, for what staging leaves out, the live rows that stay; nothing is visible yet when it refuses. Of every table: at
+least as many rows as its floor, no more quarantined rows than its budget, no more rows that contradict another one of their key than
+declared, the key unique over what is staged, and the checks that its schema file declares. Every result is kept in the
+ledger, passed or not; one of severity ``warn`` is told and holds nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from psycopg2 import sql
-from psycopg2.extras import execute_values
 
-from pipeline.catalog.model import Gate
+from pipeline.catalog.model import Gate, Source
+from pipeline.database.ledger import Import
+from pipeline.load.gate_result import GateResult
+from pipeline.load.next_state import next_views
 from pipeline.load.relations import Relations, names
 from pipeline.load.staging import StagedTable
+from pipeline.load.table_checks import TableChecks
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
+#: How many rules a message names.
+TOP_RULES = 5
+
 
 @dataclass(frozen=True)
-class GateResult:
-    """One check of one table."""
+class Verdict:
+    """What the gate found amiss: ``refused`` holds the release, ``warned`` is told."""
 
-    check: str
-    table: str
-    passed: bool
-    seen: str
-    expected: str
+    refused: tuple[GateResult, ...]
+    warned: tuple[GateResult, ...]
 
-    def __str__(self) -> str:
-        return f"{self.table} {self.check}: {self.seen}, expected {self.expected}"
+
+def check_release(cursor: Cursor, found: Import, source: Source, staged: Sequence[StagedTable]) -> list[GateResult]:
+    """Run every check on every table of an import.
+
+    A table that the release does not speak of (carried over) and that has no rows is held to nothing.
+    """
+    empty = frozenset(table.table for table in staged if table.disposition == "carried_over" and not table.rows_loaded)
+    results = []
+    for table in staged:
+        results += check_table(cursor, source.gate, Relations(source.table(table.table), found.import_id), table)
+    if not any(source.table(table.table).checks for table in staged):
+        return results
+    with next_views(cursor, found, source, staged) as views:
+        for table in staged:
+            if table.table not in empty:
+                results += TableChecks(cursor, source.table(table.table), table, views, empty).run()
+    return results
 
 
 def check_table(cursor: Cursor, gate: Gate, relations: Relations, staged: StagedTable) -> list[GateResult]:
-    """Run every check on one table of an import.
+    """Hold one table of an import to its floor, its budgets and its key.
 
     A table that is unchanged is held to its floor alone; one that is carried over to nothing: the release does not speak of it.
     """
     if staged.disposition == "carried_over":
         return []
-    floor = gate.floors.get(staged.table, 0)
-    results = [_at_least("rows", staged.table, staged.rows_loaded, floor)]
+    results = [_at_least("rows", staged.table, staged.rows_loaded, gate.floors.get(staged.table, 0))]
     if staged.disposition == "unchanged":
         return results
-    results.append(
-        _share("quarantined", staged.table, staged.quarantined - staged.conflicting, staged.rows_read, gate.max_quarantined_share)
-    )
+    results += _quarantined(gate, staged)
     allowed = 0.0 if relations.table.on_conflict == "refuse" else gate.max_conflicting_share
-    results.append(_share("conflicting", staged.table, staged.conflicting, staged.rows_read, allowed))
+    contradicting = staged.conflicting + staged.superseded
+    results.append(_share("conflicting", staged.table, contradicting, staged.rows_read, allowed))
     if relations.table.is_keyed:
         cursor.execute(
             sql.SQL("select count(*), count(distinct ({key})) from {keys}").format(keys=relations.keys, key=names(relations.anchor))
@@ -62,13 +80,6 @@ def check_table(cursor: Cursor, gate: Gate, relations: Relations, staged: Staged
     return results
 
 
-def record_results(cursor: Cursor, import_id: int, results: Sequence[GateResult]) -> None:
-    """Keep the results of a gate in the ledger, in place of those of an earlier try."""
-    cursor.execute("delete from etl.gate_result where import_id = %s", [import_id])
-    rows = [(import_id, result.check, result.table, result.passed, result.seen, result.expected) for result in results]
-    execute_values(cursor, "insert into etl.gate_result (import_id, check_name, table_name, passed, seen, expected) values %s", rows)
-
-
 def mark_checked(cursor: Cursor, import_id: int, outcome: str) -> None:
     """Write the gate's marker: ``passed``, or ``accepted`` by a person."""
     cursor.execute(
@@ -77,9 +88,24 @@ def mark_checked(cursor: Cursor, import_id: int, outcome: str) -> None:
     )
 
 
+def _quarantined(gate: Gate, staged: StagedTable) -> list[GateResult]:
+    """The budgets of rows that rules refused; those that contradict another one have a budget of their own."""
+    share, most = gate.quarantine_budget(staged.table)
+    refused = staged.quarantined - staged.conflicting
+    by_rule = sorted(staged.refused.items(), key=lambda item: (-item[1], item[0]))
+    top = [f"{rule} ({count})" for rule, count in by_rule if not rule.endswith(":conflicting")][:TOP_RULES]
+    named = f", most for {', '.join(top)}" if top else ""
+    results = [_share("quarantined", staged.table, refused, staged.rows_read, share, named)]
+    if most is not None:
+        results.append(GateResult("quarantined rows", staged.table, refused <= most, f"{refused} rows{named}", f"at most {most}"))
+    return results
+
+
 def _at_least(check: str, table: str, seen: int, floor: int) -> GateResult:
     return GateResult(check, table, seen >= floor, f"{seen}", f"at least {floor}")
 
 
-def _share(check: str, table: str, count: int, rows: int, allowed: float) -> GateResult:
-    return GateResult(check, table, count <= allowed * rows, f"{count} of {rows} rows", f"at most {allowed:.4%}")
+def _share(check: str, table: str, count: int, rows: int, allowed: float, named: str = "") -> GateResult:
+    # As the decimal that the file states: 0.29 of 100 rows are 29, and a little less in binary.
+    passed = count <= Decimal(str(allowed)) * rows
+    return GateResult(check, table, passed, f"{count} of {rows} rows{named}", f"at most {allowed:.4%}")

@@ -24,9 +24,10 @@ from pipeline.database.ledger import Import, ImportKey
 from pipeline.database.repeat import repeated
 from pipeline.errors import AccountingError, GateRefused, PipelineError
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import publish, release, settle, shape, staging
+from pipeline.load import publish, quarantine, release, settle, shape, staging
 from pipeline.load.checkpoints import Checkpoint, Origin, Resume, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
+from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
 from pipeline.load.settle import RawLines
 from pipeline.load.staging import StagedTable
@@ -44,6 +45,7 @@ class LoadManager:
         profile: the profile that imports are opened under, for the ledger.
         tokens: the fencing token of each source that this run holds; None: a plain Luigi run.
         batch_rows: rows formatted and sent at a time.
+        quarantine_rows: refused rows of each rule and table that the ledger keeps; all are counted.
         on_event: takes ``load.*`` events with their figures.
     """
 
@@ -54,10 +56,11 @@ class LoadManager:
         profile: str = "production",
         tokens: Mapping[str, int] | None = None,
         batch_rows: int = 20_000,
+        quarantine_rows: int = 1000,
         on_event: OnEvent = ignore,
     ) -> None:
         self.engine, self.profile, self.tokens = engine, profile, tokens
-        self.batch_rows, self.on_event = batch_rows, on_event
+        self.batch_rows, self.quarantine_rows, self.on_event = batch_rows, quarantine_rows, on_event
 
     def bulk_upsert(self, records: object, model_class: object, batch_size: int = 5000, *, cursor: Cursor | None = None) -> Upserted:
         """Write records into a table by COPY: rows that differ are updated, new ones inserted, equal ones left alone.
@@ -159,7 +162,8 @@ class LoadManager:
             # The checkpoint goes first: of two processes with the same part, the second waits here and then finds it taken.
             if not self.checkpoint_progress(found.import_id, report.read, checkpoint=mark, cursor=cursor):
                 return None
-            quarantined = staging.stage_quarantine(cursor, found.import_id, table.name, report.part, folder / "quarantine.jsonl")
+            place = Place(found.import_id, table.name, report.part, origin.member_sha256)
+            quarantined = quarantine.stage_part(cursor, place, folder / "quarantine.jsonl", self.quarantine_rows)
 
             def write(batches: Iterator[pa.RecordBatch], target: sql.Identifier) -> int:
                 return self.bulk_upsert(batches, target, self.batch_rows, cursor=cursor).read
@@ -187,14 +191,15 @@ class LoadManager:
             origin: what all of its parts must be made of.
             parts: how many parts its member has.
             records: how many records its member has (lines without a header).
-            raw_lines: gives the raw text of the member's lines by number, for the quarantine.
+            raw_lines: gives the member's lines by number, for the quarantine.
         """
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
             relations = Relations(table, found.import_id)
             settled = settle.settle_table(
-                cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines
-            )
+                cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines,
+                rows_per_rule=self.quarantine_rows,
+            )  # fmt: skip
         self.on_event("load.table", {"table": table.qualified, "rows": settled.rows_loaded, "quarantined": settled.quarantined})
         return settled
 
@@ -217,16 +222,21 @@ class LoadManager:
     def check_release(self, key: ImportKey, source: Source) -> None:
         """Run the gate over the staged tables and write its marker, unless a check failed that no person has accepted.
 
+        What failed is an event ``load.check``; of severity ``warn`` it is no more than that, and a row of the ledger.
+
         Raises:
             GateRefused: a check failed; the import is refused and held, its staging stays for a person to look at.
             StagingStale: not every table is staged.
         """
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
-            failed = release.check(cursor, found, source)
-        if failed:
+            verdict = release.check(cursor, found, source)
+        for result in (*verdict.refused, *verdict.warned):
+            self.on_event("load.check", {"table": f"{key.source}.{result.table}", "check": result.check, "severity": result.severity,
+                                         "seen": result.seen, "expected": result.expected})  # fmt: skip
+        if verdict.refused:
             error = GateRefused(
-                f"{key.source} {key.tax_year}: {'; '.join(map(str, failed))}",
+                f"{key.source} {key.tax_year}: {'; '.join(map(str, verdict.refused))}",
                 "a release that keeps what its source.toml promises",
                 "look at the quarantine; mend the schema file, wait for the next release, or run: "
                 f"hcad-pipeline accept {found.import_id} --reason '...'",

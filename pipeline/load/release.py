@@ -15,6 +15,7 @@ from pipeline.database import ledger
 from pipeline.database.ledger import Import
 from pipeline.errors import RollbackRefused, StagingStale
 from pipeline.load import gate, publish, staging
+from pipeline.load.gate_result import record_results
 from pipeline.load.publish import Changes
 from pipeline.load.relations import Relations
 from pipeline.load.staging import StagedTable
@@ -30,36 +31,38 @@ def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str |
     member (``member_sha256`` None), and what is live stays. Else None: it must be staged.
     """
     cursor.execute(
-        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, filtered, nulled
+        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, superseded, filtered, nulled, refused
              from etl.import_table where import_id = %s and table_name = %s""",
         [found.base_import_id, table.name],
     )
     row = cursor.fetchone()
     if member_sha256 is not None and (row is None or row[:2] != (member_sha256, recipe)):
         return None
-    sha256, made_by, parts, read, loaded, quarantined, duplicate, filtered, nulled = row or (None, None, 0, 0, 0, 0, 0, 0, {})
-    disposition = "carried_over" if member_sha256 is None else "unchanged"
-    kept = StagedTable(table.name, disposition, sha256, made_by, parts, read, loaded, quarantined, 0, duplicate, filtered, nulled, 0.0)
+    sha256, made_by, parts, read, loaded, quarantined, duplicate, superseded, filtered, nulled, refused = row or (
+        None, None, 0, 0, 0, 0, 0, 0, 0, {}, {},
+    )  # fmt: skip
+    kept = StagedTable(
+        table.name, "carried_over" if member_sha256 is None else "unchanged", sha256, made_by, parts, read, loaded, quarantined, 0,
+        duplicate, superseded, filtered, nulled, refused, 0.0,
+    )  # fmt: skip
     staging.record_staged(cursor, found.import_id, kept)
     return kept
 
 
-def check(cursor: Cursor, found: Import, source: Source) -> list[gate.GateResult]:
-    """Run the gate over the staged tables and keep its results; returns those that failed.
+def check(cursor: Cursor, found: Import, source: Source) -> gate.Verdict:
+    """Run the gate over the staged tables, keep its results, and say which failed.
 
-    The marker is written when all passed, or when a person has accepted this release under this recipe; then none is returned.
+    The marker is written when none that holds the release failed, or when a person has accepted this release under this recipe;
+    then ``refused`` is empty.
     """
-    results = [
-        result
-        for table in all_staged(cursor, found, source)
-        for result in gate.check_table(cursor, source.gate, Relations(source.table(table.table), found.import_id), table)
-    ]
-    gate.record_results(cursor, found.import_id, results)
-    failed = [result for result in results if not result.passed]
-    if failed and not ledger.is_accepted(cursor, found.key):
-        return failed
-    gate.mark_checked(cursor, found.import_id, "accepted" if failed else "passed")
-    return []
+    results = gate.check_release(cursor, found, source, all_staged(cursor, found, source))
+    record_results(cursor, found.import_id, results)
+    failed = tuple(result for result in results if not result.passed)
+    holding = tuple(result for result in failed if result.severity == "error")
+    if holding and not ledger.is_accepted(cursor, found.key):
+        return gate.Verdict(holding, tuple(result for result in failed if result.severity == "warn"))
+    gate.mark_checked(cursor, found.import_id, "accepted" if holding else "passed")
+    return gate.Verdict((), failed)
 
 
 def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Changes]:
@@ -137,12 +140,12 @@ def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTa
         changes = publish.merge(cursor, Relations(source.table(staged.table), found.import_id), found)
     cursor.execute(
         """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
-                                         quarantined, duplicate, filtered, inserted, updated, deleted, nulled, seconds)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                         quarantined, duplicate, superseded, filtered, inserted, updated, deleted, nulled, refused, seconds)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         [
             found.import_id, staged.table, staged.disposition, staged.member_sha256, staged.recipe, staged.parts,
-            staged.rows_read, staged.rows_loaded, staged.quarantined, staged.duplicate, staged.filtered,
-            changes.inserted, changes.updated, changes.deleted, Json(dict(staged.nulled)), staged.seconds,
+            staged.rows_read, staged.rows_loaded, staged.quarantined, staged.duplicate, staged.superseded, staged.filtered,
+            changes.inserted, changes.updated, changes.deleted, Json(dict(staged.nulled)), Json(dict(staged.refused)), staged.seconds,
         ],
     )  # fmt: skip
     return changes

@@ -1,39 +1,43 @@
 """Settling a table whose parts are all staged: repeated keys, and the account over all parts.
 
-Where lines repeat a key, the first line of the member stands; lines equal to an earlier one are counted as duplicate, lines
-that contradict it go to quarantine. The result does not depend on how the member was cut. The account must balance over the
-whole member, to the row, or there is no marker. Settling twice, also at once, is settling once.
+Where lines repeat a key, one of them stands: the first of the member, or the last where ``on_conflict`` is ``last``. Of lines that are
+equal to each other one counts and the others are duplicate; one that differs from the line that stands goes to quarantine, or
+is counted as superseded where ``on_conflict`` is ``first`` or ``last``. In A, B, A the first A stands, or the second, and in both cases one
+line is duplicate and B gives way. The result does not depend on how the member was cut. The account must balance over the whole
+member, to the row, or there is no marker. Settling twice, also at once, is settling once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import astuple
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from psycopg2 import sql
-from psycopg2.extras import Json
 
 from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError, StagingStale
+from pipeline.handoff import RawLine
+from pipeline.load import quarantine
 from pipeline.load.checkpoints import Origin
+from pipeline.load.quarantine import WHOLE_TABLE, Conflict, Place
 from pipeline.load.relations import Relations, names
-from pipeline.load.staging import StagedTable, insert_quarantine, lock_table, record_staged, staged_tables
+from pipeline.load.staging import StagedTable, lock_table, record_staged, staged_tables
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
-#: Gives the raw text of lines of the member, by number.
-RawLines = Callable[[list[int]], dict[int, str]]
+#: Gives lines of the member, by number.
+RawLines = Callable[[list[int]], Mapping[int, RawLine]]
 
-#: Over the whole table: rows that are not the first line of their key. ``copy`` > 1: an earlier line is equal.
+#: Over the whole table: rows that are not the line of their key that stands. ``copy`` > 1: a line nearer to that one is equal.
 REPEATED = """
 create temporary table repeated on commit drop as
 select * from (
-    select part, line, row_number() over (partition by {anchor}, row_hash order by line) as copy,
-           row_number() over (partition by {anchor} order by line) as turn,
-           first_value(line) over (partition by {anchor} order by line) as first_line
+    select part, line, row_number() over (partition by {anchor}, row_hash order by {order}) as copy,
+           row_number() over (partition by {anchor} order by {order}) as turn,
+           first_value(line) over (partition by {anchor} order by {order}) as standing_line
       from {keys} where ({anchor}) in (select {anchor} from {keys} group by {anchor} having count(*) > 1)
 ) ranked where turn > 1
 """
@@ -45,8 +49,30 @@ select count(*), count(*) filter (where (member_sha256, recipe, cut) is distinct
 """
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """Rows that gave way to another one of their key: ``equal`` to one that counts, ``conflicting`` (quarantined) or ``superseded``."""
+
+    equal: int = 0
+    conflicting: int = 0
+    superseded: int = 0
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.equal + self.conflicting + self.superseded
+
+
 def settle_table(
-    cursor: Cursor, found: Import, relations: Relations, *, origin: Origin, parts: int, records: int, raw_lines: RawLines
+    cursor: Cursor,
+    found: Import,
+    relations: Relations,
+    *,
+    origin: Origin,
+    parts: int,
+    records: int,
+    raw_lines: RawLines,
+    rows_per_rule: int,
 ) -> StagedTable:
     """Settle a table and write its marker; a table that is settled already is left as it is.
 
@@ -58,6 +84,7 @@ def settle_table(
         parts: how many parts the member has.
         records: how many records (lines without a header) the member has.
         raw_lines: for the quarantine.
+        rows_per_rule: how many rows of each rule the ledger's quarantine keeps.
 
     Raises:
         StagingStale: a part's checkpoint is not there (a crash of the server empties staging), or is of another origin.
@@ -76,10 +103,16 @@ def settle_table(
         )
     for name in (relations.keys, relations.rows):
         cursor.execute(sql.SQL("analyze {}").format(name))
-    equal, conflicting = _settle_repeated(cursor, found, relations, raw_lines) if relations.table.is_keyed else (0, 0)
+    repeated = Repeated()
+    if relations.table.is_keyed:
+        place = Place(found.import_id, table, WHOLE_TABLE, origin.member_sha256)
+        repeated = _settle_repeated(cursor, place, relations, raw_lines, rows_per_rule)
+    quarantine.trim(cursor, found.import_id, table, rows_per_rule)
     settled = StagedTable(
-        table, "staged", origin.member_sha256, origin.recipe, parts, int(read), int(staged) - equal - conflicting,
-        int(quarantined) + conflicting, conflicting, int(duplicate) + equal, int(filtered), _nulled(cursor, found, table), float(seconds),
+        table, "staged", origin.member_sha256, origin.recipe, parts, int(read), int(staged) - repeated.rows,
+        int(quarantined) + repeated.conflicting, repeated.conflicting, int(duplicate) + repeated.equal + repeated.superseded,
+        repeated.superseded, int(filtered), _nulled(cursor, found, table), quarantine.refused(cursor, found.import_id, table),
+        float(seconds),
     )  # fmt: skip
     _check_account(cursor, relations, settled, records)
     record_staged(cursor, found.import_id, settled)
@@ -94,20 +127,22 @@ def _nulled(cursor: Cursor, found: Import, table: str) -> Counter[str]:
     return counted
 
 
-def _settle_repeated(cursor: Cursor, found: Import, relations: Relations, raw_lines: RawLines) -> tuple[int, int]:
-    """Take repeated rows out of staging; returns how many were equal to an earlier line and how many contradicted one."""
-    cursor.execute(sql.SQL(REPEATED).format(keys=relations.keys, anchor=names(relations.anchor)))
-    cursor.execute("select part, line, first_line from repeated where copy = 1 order by line")
-    conflicts = cursor.fetchall()
-    raw = raw_lines([line for _, line, _ in conflicts])
-    key, table = ", ".join(relations.anchor), relations.table.name
-    reasons = {line: Json({key: [f"line {first} has the same key with other values"]}) for _, line, first in conflicts}
-    insert_quarantine(cursor, [(found.import_id, table, part, line, raw[line], reasons[line]) for part, line, _ in conflicts])
-    removed = 0
+def _settle_repeated(cursor: Cursor, place: Place, relations: Relations, raw_lines: RawLines, rows_per_rule: int) -> Repeated:
+    """Take rows out of staging that are not the one of their key that stands."""
+    policy = relations.table.on_conflict
+    order = sql.SQL("line desc" if policy == "last" else "line")
+    cursor.execute(sql.SQL(REPEATED).format(keys=relations.keys, anchor=names(relations.anchor), order=order))
+    cursor.execute("select count(*) filter (where copy > 1), count(*) filter (where copy = 1) from repeated")
+    equal, differing = cursor.fetchone() or (0, 0)
     for name in (relations.rows, relations.keys):
         cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(name))
-        removed = cursor.rowcount
-    return removed - len(conflicts), len(conflicts)
+    if policy in ("first", "last"):
+        return Repeated(equal, 0, differing)
+    cursor.execute("select part, line, standing_line from repeated where copy = 1 order by line limit %s", [rows_per_rule])
+    kept = [Conflict(*row) for row in cursor.fetchall()]
+    raw = raw_lines([row.line for row in kept])
+    quarantine.add_conflicts(cursor, place, ", ".join(relations.anchor), differing, kept, raw)
+    return Repeated(equal, differing, 0)
 
 
 def _check_account(cursor: Cursor, relations: Relations, settled: StagedTable, records: int) -> None:

@@ -7,8 +7,7 @@ plain SQL. A kill leaves either the part with its checkpoint or neither.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg2 import sql
-from psycopg2.extras import Json, execute_values
+from psycopg2.extras import Json
 
 from pipeline.database.ledger import Import
+from pipeline.load import quarantine
 from pipeline.load.checkpoints import Origin
 from pipeline.load.relations import Relations, same
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 class StagedTable:
     """The account of one table of an import over all its parts: ``rows_read = rows_loaded + quarantined + duplicate + filtered``.
 
-    ``conflicting`` are those of the quarantined rows that contradict an earlier line with the same key. ``disposition`` is
-    ``staged``, ``unchanged`` (member and recipe are those of the current import) or ``carried_over`` (no such member now).
+    ``conflicting`` are those of the quarantined rows, and ``superseded`` those of the duplicate ones, that have the key of the row
+    that stands and other values: the table's ``on_conflict`` says which. ``refused`` counts the quarantined rows by ``column:rule``;
+    a row that breaks two rules counts under both. ``disposition`` is ``staged``, ``unchanged`` (member and recipe are those of the
+    current import) or ``carried_over`` (no such member now).
     """
 
     table: str
@@ -45,8 +47,10 @@ class StagedTable:
     quarantined: int
     conflicting: int
     duplicate: int
+    superseded: int
     filtered: int
     nulled: Mapping[str, int]
+    refused: Mapping[str, int]
     seconds: float
 
 
@@ -54,8 +58,8 @@ class StagedTable:
 Upsert = Callable[[Iterator[pa.RecordBatch], sql.Identifier], int]
 
 STAGED_COLUMNS = (
-    "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, filtered, "
-    "nulled, seconds"
+    "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, superseded, "
+    "filtered, nulled, refused, seconds"
 )
 #: Lines of this part whose whole row must be staged: nothing live has their key (or parent) and hash.
 NOT_LIVE = """
@@ -100,24 +104,6 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
     return copied
 
 
-def stage_quarantine(cursor: Cursor, import_id: int, table: str, part: int, jsonl: Path) -> int:
-    """Copy a part's quarantine into the ledger; returns the rows written."""
-    # The ledger's rows outlive a crash that empties the unlogged checkpoints; a part that is staged again replaces them.
-    cursor.execute(
-        "delete from etl.quarantine where import_id = %s and table_name = %s and part = %s", [import_id, table, part]
-    )
-    with open(jsonl, encoding="utf-8") as lines:
-        refused = (json.loads(line) for line in lines)
-        rows = [(import_id, table, part, row["line"], row["raw"], Json(row["reasons"])) for row in refused]
-    insert_quarantine(cursor, rows)
-    return len(rows)
-
-
-def insert_quarantine(cursor: Cursor, rows: Sequence[tuple[object, ...]]) -> None:
-    """Write rows of (import_id, table_name, part, line, raw, reasons) into the ledger."""
-    execute_values(cursor, "insert into etl.quarantine (import_id, table_name, part, line, raw, reasons) values %s", rows, page_size=1000)
-
-
 def lock_table(cursor: Cursor, relations: Relations) -> None:
     """Keep others from creating, clearing or settling the same staging tables, until the transaction ends."""
     name = f"hcad-pipeline staging {relations.import_id} {relations.table.name}"
@@ -138,9 +124,8 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
     (others,) = cursor.fetchone() or (0,)
     if others:
         cursor.execute(sql.SQL("truncate {}, {}").format(relations.keys, relations.rows))
-        for name in ("checkpoint", "quarantine"):
-            statement = sql.SQL("delete from {} where import_id = %s and table_name = %s").format(sql.Identifier("etl", name))
-            cursor.execute(statement, [relations.import_id, table])
+        cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
+        quarantine.clear(cursor, relations.import_id, table)
     return int(others)
 
 

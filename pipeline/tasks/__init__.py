@@ -17,9 +17,10 @@ if not is_configured():
 from pipeline.observe import attempts  # registers its handlers on Luigi's events
 from pipeline.tasks import leftovers
 from pipeline.tasks.confirm import ConfirmRelease
-from pipeline.tasks.download import DownloadArchive, ProbeRelease
+from pipeline.tasks.download import DownloadArchive
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.load import CheckRelease, PublishRelease, StagePart, StageTable
+from pipeline.tasks.probe import ProbeRelease
 from pipeline.tasks.sync import SyncAll, SyncSource
 from pipeline.tasks.transform import TransformPart
 

@@ -73,7 +73,10 @@ class PipelineTask(luigi.Task):
     def loads(self) -> LoadManager:
         """The load stage."""
         ours = settings()
-        return LoadManager(engine(), profile=ours.profile, tokens=ours.tokens, batch_rows=ours.batch_rows, on_event=log_event)
+        return LoadManager(
+            engine(), profile=ours.profile, tokens=ours.tokens, batch_rows=ours.batch_rows,
+            quarantine_rows=ours.quarantine_rows_per_rule, on_event=log_event,
+        )  # fmt: skip
 
 
 class ImportTask(PipelineTask):

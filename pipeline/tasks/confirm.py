@@ -9,7 +9,7 @@ import luigi
 
 from pipeline.download.offer import survey
 from pipeline.errors import ReleaseChanged
-from pipeline.handoff import write_json
+from pipeline.handoff import read_if_whole, write_json
 from pipeline.observe.events import log_event
 from pipeline.releases import ArchiveIdentity, Release, confirmation_path, with_editions
 from pipeline.targets import FileTarget
@@ -51,8 +51,8 @@ class ConfirmRelease(PipelineTask):
 
     def complete(self) -> bool:
         """Whether the file speaks for the downloads that are here."""
-        target = self.output()
-        return target.exists() and target.read()["archives"] == self.at_hand()
+        noted = read_if_whole(self.output().path, lambda document: document["archives"])
+        return noted is not None and noted == self.at_hand()
 
     def run(self) -> None:
         """Probe again and compare.

@@ -1,36 +1,22 @@
-"""ProbeRelease and DownloadArchive: what is offered, and getting it."""
+"""DownloadArchive: an archive as it was fingerprinted, with the receipt that speaks for it."""
 
 from __future__ import annotations
 
-import datetime as dt
-import glob
 import re
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import luigi
 
 from pipeline.catalog.model import Archive
 from pipeline.configuration import progress_folder
-from pipeline.database import ledger
-from pipeline.database.engine import transaction
 from pipeline.download.mirror import Known, KnownArchive
-from pipeline.download.offer import Choice, Places, YearOffer, choose
+from pipeline.download.offer import Places
 from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnArchive, ReleaseChanged
 from pipeline.handoff import Receipt, read_json, receipt_path, write_json
 from pipeline.observe.events import log_event
-from pipeline.releases import (
-    EDITION_DIGITS,
-    ArchiveIdentity,
-    Release,
-    archive_file,
-    last_offered,
-    note_altered,
-    probe_path,
-    with_editions,
-)
-from pipeline.targets import ArchiveTarget, FileTarget, Refusal, read_receipt
-from pipeline.tasks.base import PipelineTask, engine, settings
+from pipeline.releases import ArchiveIdentity, Release, archive_file, next_edition, note_altered
+from pipeline.targets import ArchiveTarget, Refusal, read_receipt
+from pipeline.tasks.base import PipelineTask, settings
 from pipeline.tasks.progress import DownloadTold
 from pipeline.tasks.suspicion import read_suspicion, settle, suspect
 
@@ -38,110 +24,11 @@ from pipeline.tasks.suspicion import read_suspicion, settle, suspect
 BAD_ARCHIVE = (NotAnArchive, ChecksumMismatch, ArchiveError, MemberError)
 
 
-class ProbeRelease(PipelineTask):
-    """Ask the source what it has for a tax year, by its policy; a few small requests, some hundred milliseconds.
-
-    The file says ``found`` with the release and the tax year that was taken, or ``not_published`` with what is missing: an outcome, not a
-    failure. With ``force`` the receipts of what it found no longer count, so that every archive is fetched again, and what was written down
-    of bad ones is found out anew. An archive that the last extraction found damaged is fetched again once, without force.
-    """
-
-    as_of = luigi.DateSecondParameter(description="the run's instant, UTC")
-    force = luigi.BoolParameter(default=False, description="download again what is there")
-    # Its requests have attempts, waits and a deadline of their own; Luigi's would multiply them.
-    retry_count = 1
-    resources = {"network": 1}  # noqa: RUF012  # Luigi reads it from the class
-
-    def output(self) -> FileTarget:
-        """``var/releases/<source>/<year asked for>/<as_of>.json``."""
-        return FileTarget(probe_path(settings().state, self.source, self.year, self.as_of))
-
-    def run(self) -> None:
-        """Probe every archive and write what was seen."""
-        source = self.of_source()
-        choice = choose(self.downloads(), source, self.year, known=self.known, on_event=log_event)
-        shown = choice.taken or choice.considered[0]
-        log_event(
-            "probe.chosen",
-            {"source": self.source, "policy": choice.policy, "asked": self.year, "taken": choice.taken.year if choice.taken else None,
-             "lacks": "; ".join(offer.lacks for offer in choice.considered if offer.lacks)},
-        )  # fmt: skip
-        document = {
-            "source": self.source, "year": self.year, "profile": source.profile, "as_of": self.as_of.replace(tzinfo=dt.UTC).isoformat(),
-            "policy": _policy(choice),
-            "archives": {name: asdict(probe) for name, probe in shown.archives.items()},
-            "fallbacks": {name: asdict(probe) for name, probe in shown.fallbacks.items()},
-        }  # fmt: skip
-        if choice.taken is None:
-            nothing = {"status": "not_published", "missing": list(shown.missing), "lacks": shown.lacks, "tax_year": None, "release": None}
-            write_json(self.output().path, document | nothing)
-            return
-        release = self.record(choice.taken)
-        found = {"status": "found", "missing": [], "lacks": "", "tax_year": release.year, "release": release.release}
-        write_json(self.output().path, document | found)
-
-    def known(self, year: int) -> Known | None:
-        """What the source offered last of a tax year."""
-        release = last_offered(settings().state, self.source, year)
-        return known_of(release) if release else None
-
-    def record(self, taken: YearOffer) -> Release:
-        """Write down the release that the offer of a tax year is."""
-        state = settings().state
-        release = self.release_of(taken)
-        if self.force and self.judge_again(release):
-            release = self.release_of(taken)
-        # The release's own file first: a probe's file never names a release that cannot be read.
-        release.write(state)
-        with transaction(engine()) as cursor:
-            ledger.record_release(cursor, self.source, taken.year, release.release, release.profile, release.fingerprints)
-        for download in downloads_of(release):
-            if self.force or download.is_suspected():
-                download.distrust()
-        return release
-
-    def release_of(self, taken: YearOffer) -> Release:
-        """The release that the offer of a tax year is."""
-        fingerprints = with_editions(settings().state, self.source, taken.year, taken.fingerprints)
-        return Release.of(self.source, taken.year, self.of_source().profile, fingerprints)
-
-    def judge_again(self, release: Release) -> bool:
-        """Let the extraction's verdicts on bad archives count no more; returns whether the release has another name for it.
-
-        Where what stands in is published already, a verdict that turned out otherwise must be published, too: the archive gets an edition,
-        which makes a release of its own, of the same bytes. One that has an edition for that keeps its verdict.
-        """
-        with transaction(engine()) as cursor:
-            current = ledger.current(cursor, self.source, release.year)
-        is_current = current is not None and current.key.release == release.release
-        folder, is_renamed = settings().state / "members" / self.source / str(release.year), False
-        for download in downloads_of(release):
-            whole = release.fingerprints[download.archive]
-            notes = sorted(folder.glob(f"{glob.escape(f'{download.archive}-{whole}')}-*bad.json"))
-            if download.is_fallback or not notes:
-                continue
-            if not is_current:
-                for note in notes:
-                    note.unlink(missing_ok=True)
-            elif download.identity.edition is None and (receipt := read_receipt(download.output().receipt)):
-                note_altered(settings().state, self.source, release.year, download.file(download.fingerprint), receipt.sha256)
-                is_renamed = True
-        return is_renamed
-
-
-def _policy(choice: Choice) -> dict[str, Any]:
-    """What the probe's file says of the choice of the tax year."""
-    considered = [
-        {"tax_year": offer.year, "lacks": offer.lacks, "listed": asdict(offer.listed) if offer.listed else None}
-        for offer in choice.considered
-    ]
-    return {"name": choice.policy, "asked": choice.asked, "considered": considered}
-
-
 class DownloadArchive(PipelineTask):
     """Fetch one archive as it was fingerprinted; bandwidth decides how long it takes.
 
-    An archive for which something can stand in ends here too when it is bad: that is written down instead of a receipt.
+    An archive for which something can stand in ends here too when it is bad: that is written down instead of a receipt. Where a good one is
+    here already, and was only to be fetched again, that one stays, and the error is the run's.
     """
 
     archive = luigi.Parameter(description="an archive of source.toml")
@@ -177,7 +64,7 @@ class DownloadArchive(PipelineTask):
         try:
             receipt = self.fetch(target, told)
         except BAD_ARCHIVE as error:
-            if not target.may_be_bad:
+            if self.trust_again(target) or not target.may_be_bad:
                 raise
             write_json(target.bad, Refusal(error.code, str(error)))
             target.distrusted.unlink(missing_ok=True)
@@ -204,7 +91,7 @@ class DownloadArchive(PipelineTask):
             mirrors=places.mirrors(archive, is_fallback=self.is_fallback),
             # What is here without a receipt that counts is fetched whole; other bytes than before are this task's own question.
             force=target.distrusted.is_file() or self.identity.edition is not None,
-            last_good=self.last_good(),
+            last_good=self.good_before(target) or self.last_good(),
         )
 
     def compare(self, receipt: Receipt, target: ArchiveTarget) -> None:
@@ -227,11 +114,11 @@ class DownloadArchive(PipelineTask):
             # The bytes before could not be unpacked, and nothing stood in for them: no release was ever made of them.
             log_event("download.mended", {"archive": self.archive, "sha256": receipt.sha256, "damaged_sha256": suspicion.sha256})
             return
-        altered = replace(self.identity, edition=receipt.sha256[:EDITION_DIGITS])
+        altered = replace(self.identity, edition=next_edition(receipt.sha256))
         path = target.path.with_name(self.file(str(altered)))
         target.path.replace(path)
         write_json(receipt_path(path), replace(receipt, file=path.name))
-        note_altered(settings().state, self.source, self.year, self.file(self.identity.fingerprint), receipt.sha256)
+        note_altered(settings().state, self.source, self.year, self.file(self.identity.fingerprint), str(altered.edition))
         target.distrusted.unlink(missing_ok=True)
         raise ReleaseChanged(
             f"{receipt.url} has sha256 {receipt.sha256} under the validators of {before}",
@@ -245,6 +132,20 @@ class DownloadArchive(PipelineTask):
         for noted in (target.receipt, target.bad):
             if noted.is_file():
                 noted.replace(target.distrusted)
+
+    def trust_again(self, target: ArchiveTarget) -> bool:
+        """Let the archive that was to be fetched again count, where what came in its place is bad; returns whether there is one."""
+        if self.good_before(target) is None:
+            return False
+        target.distrusted.replace(target.receipt)
+        return True
+
+    def good_before(self, target: ArchiveTarget) -> Receipt | None:
+        """The receipt of the archive that is to be fetched again; None: there is none, it was found damaged, or it rotted on the disk."""
+        before = read_receipt(target.distrusted)
+        if before is None or read_suspicion(target.path) is not None or not target.path.is_file():
+            return None
+        return before if self.downloads().verify_checksum(target.path, before.sha256) else None
 
     def suspect(self, error: ArchiveError) -> ArchiveError:
         """Note that the archive is damaged although it came as it was announced; returns the error with what comes of it."""

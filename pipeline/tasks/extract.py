@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import luigi
 
-from pipeline.errors import ArchiveError, ChecksumMismatch, DiskError
+from pipeline.errors import ArchiveError, ArchiveTooLarge, ChecksumMismatch, DiskError
 from pipeline.extract.wanted import wanted_members
 from pipeline.handoff import Manifest, Member, write_json
 from pipeline.observe.events import log_event
@@ -69,7 +70,8 @@ class ExtractArchive(PipelineTask):
         yield download
         second = self.unpack(download)
         if second is not None:
-            self.give_up(Refusal(second.code, f"{first.message}; and of its fallback: {second.message}"))
+            message = f"{first.message}; and of its fallback: {second.message}"
+            self.give_up(Refusal(second.code, message, first.limits or second.limits))
 
     def unpack(self, download: DownloadArchive) -> Refusal | None:
         """Extract a downloaded archive; returns why it is bad, where something may stand in for it.
@@ -96,7 +98,8 @@ class ExtractArchive(PipelineTask):
         except BAD_ARCHIVE as error:
             told = download.suspect(error) if isinstance(error, ArchiveError) else error
             if declared.has_stand_in:
-                return Refusal(error.code, str(error))
+                limits = asdict(self.of_source().limits) if isinstance(error, ArchiveTooLarge) else None
+                return Refusal(error.code, str(error), limits)
             if told is error:
                 raise
             raise told from error

@@ -18,11 +18,9 @@ from pipeline.tasks.base import ImportTask, cut_of, engine, table_of
 from pipeline.tasks.confirm import ConfirmRelease
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.transform import TransformPart, reading_of
+from pipeline.transform.first_rows import FIRST_ROWS
 from pipeline.transform.header import Reading
 from pipeline.transform.transformer import DataTransformer
-
-#: Rows that are looked at for their tax year before a table is transformed.
-FIRST_ROWS = 1000
 
 
 class TableTask(ImportTask):
@@ -42,10 +40,6 @@ class TableTask(ImportTask):
             return None
         cut = cut_of(self.of_source(), self.year, archive)
         return ExtractArchive(source=self.source, year=self.year, archive=archive, fingerprint=fingerprint, cut=cut)
-
-
-#: Rows that are looked at for their tax year before a table is transformed.
-FIRST_ROWS = 1000
 
 
 class StagePart(TableTask):
@@ -128,7 +122,7 @@ class StageTable(TableTask):
         try:
             reading = reading_of(self.of_source(), self.of_table(), member, extracted)
             first_rows = DataTransformer(self.of_table(), chunk_rows=FIRST_ROWS, tax_year=self.year)
-            first_rows.check_tax_year(extracted.output().path / member.file, member, reading)
+            first_rows.check_first_rows(extracted.output().path / member.file, member, reading)
         except RefusedError as error:
             if error.holds_release:
                 self.loads().refuse(self.key, error)

@@ -12,8 +12,9 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.settings import chosen_syncs
 from pipeline.tasks.base import PipelineTask, engine
-from pipeline.tasks.download import DownloadArchive, ProbeRelease, downloads_of
+from pipeline.tasks.download import DownloadArchive, downloads_of
 from pipeline.tasks.load import PublishRelease
+from pipeline.tasks.probe import ProbeRelease
 
 
 def now() -> dt.datetime:

@@ -5,7 +5,8 @@ the header, if any, and our column's name for each field. A header is known by i
 have sent it as the first line, as the last line of a sorted file, and not at all. Columns are matched by name or alias,
 whatever their case, the blanks around them and their order. A wanted column that is missing, or there twice, stops the
 member with a message that lists what is there, what is missing, what is new and the closest names. Without a header the
-fields are taken in the order of the schema file, and only when their number is the same.
+fields are taken in the layout's order, or else in that of the schema file, and only when their number is the same. Columns
+that are computed, or that keep what the others do not claim, have no name in a header and no place in that order.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import csv
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from pipeline.catalog.model import Column, Layout, Table
 from pipeline.errors import EmptyMember, HeaderError
@@ -27,6 +28,11 @@ _HEADER_SHARE = 0.5
 #: Between this share and the one above, a line is neither surely a header nor surely data: the member is refused.
 _DOUBTFUL_SHARE = 0.25
 
+#: Before the name, as the header has it, of a field that no column claims and that is kept; no column's name begins so.
+UNCLAIMED: Final = "*"
+
+_TREATED: Final = {"refuse": "refused", "ignore": "ignored", "keep": "kept"}
+
 _UTF8_MARK = "\xef\xbb\xbf"  # as latin-1 shows it
 
 
@@ -37,15 +43,23 @@ class Reading:
     Attributes:
         layout: the layout that was chosen for it.
         header_line: the number of the header line, from 1 over the member; None: it has none.
-        fields: delimited: our column's name for each field of a line, in file order, None for a field that is ignored.
+        fields: delimited: our column's name for each field of a line, in file order, None for a field that is ignored; a field
+            that is kept though no column claims it has its name in the header, after :data:`UNCLAIMED`.
             Fixed width: the names of the columns that have a position, in schema order.
-        notes: what an operator should know (fields that are ignored, columns in another order), without any value.
+        notes: what an operator should know (fields that are ignored or kept, columns in another order), without any value.
+        line_end_bytes: fixed width: how many bytes of the layout's record width are the line end.
     """
 
     layout: Layout
     header_line: int | None
     fields: tuple[str | None, ...]
     notes: tuple[str, ...] = ()
+    line_end_bytes: int = 0
+
+    @property
+    def record_width(self) -> int | None:
+        """Fixed width: bytes of a record without its line end."""
+        return None if self.layout.record_width is None else self.layout.record_width - self.line_end_bytes
 
 
 def read_header(table: Table, layout: Layout, member: Member) -> Reading:
@@ -56,10 +70,10 @@ def read_header(table: Table, layout: Layout, member: Member) -> Reading:
         HeaderError: a wanted column is missing, renamed or there twice; a column is unknown and the layout refuses
             unknown columns; or there is no header and the number of fields is not the schema's.
     """
-    wanted = [column for column in table.columns if column.name not in layout.absent]
+    wanted = [column for column in table.columns if column.is_read and column.name not in layout.absent]
     if layout.format == "fixed_width":
         _refuse_empty(table, member, header_lines=0)
-        return Reading(layout, None, tuple(column.name for column in wanted))
+        return Reading(layout, None, tuple(column.name for column in wanted), line_end_bytes=line_end_bytes(layout, member))
     place = _header_place(table, layout, member, wanted)
     _refuse_empty(table, member, header_lines=0 if place == "none" else 1)
     if place == "none":
@@ -69,13 +83,20 @@ def read_header(table: Table, layout: Layout, member: Member) -> Reading:
     return Reading(layout, 1 if place == "first" else member.lines, fields, notes)
 
 
+def line_end_bytes(layout: Layout, member: Member) -> int:
+    """How many bytes of the layout's record width are the line end: none, or as many as the member's line ends have."""
+    if not layout.includes_line_end:
+        return 0
+    return 2 if member.crlf > member.lf else 1
+
+
 def _header_place(
     table: Table, layout: Layout, member: Member, wanted: Sequence[Column]
 ) -> Literal["first", "last", "none"]:
     """Where the header is: as declared, or found by content."""
     if layout.header != "detect":
         return layout.header
-    names = [_names(column) for column in wanted]
+    names = [_names(column, layout) for column in wanted]
     shares: dict[Literal["first", "last"], float] = {}
     lines: tuple[tuple[Literal["first", "last"], str], ...] = (("first", member.first_line), ("last", member.last_line))
     for place, line in lines:
@@ -91,7 +112,7 @@ def _header_place(
 
 
 def _read_without_header(table: Table, layout: Layout, member: Member, wanted: Sequence[Column]) -> Reading:
-    """Take the fields in the order of the schema file, if their number fits.
+    """Take the fields in the layout's order, or that of the schema file, if their number fits.
 
     The first or the last line may be a broken one; one of them with the right number is enough, for every line is
     checked by itself later on.
@@ -100,9 +121,11 @@ def _read_without_header(table: Table, layout: Layout, member: Member, wanted: S
     if len(wanted) not in counts:
         raise HeaderError(
             f"{member.name} has no header, and {counts[0]} fields in its first line, {counts[1]} in its last",
-            f"the {len(wanted)} columns of {table.qualified} in the order of its schema file, or a header that names them",
+            f"the {len(wanted)} columns of {table.qualified} in the order of its schema file or layout, or a header that names them",
             "compare the member with the publisher's layout and correct the schema file",
         )
+    if layout.order:
+        return Reading(layout, None, layout.order, ("no header: columns in the layout's order",))
     return Reading(layout, None, tuple(column.name for column in wanted), ("no header: columns in the schema's order",))
 
 
@@ -110,8 +133,8 @@ def _match(
     table: Table, layout: Layout, member: Member, wanted: Sequence[Column], cells: Sequence[str]
 ) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
     """Our name for each cell of the header, and notes."""
-    by_name = {name: column.name for column in wanted for name in _names(column)}
-    fields = tuple(by_name.get(_fold(cell)) for cell in cells)
+    by_name = {name: column.name for column in wanted for name in _names(column, layout)}
+    fields: tuple[str | None, ...] = tuple(by_name.get(_fold(cell)) for cell in cells)
     known = [field for field in fields if field is not None]
     repeated = sorted({field for field in known if known.count(field) > 1})
     if repeated:
@@ -122,7 +145,13 @@ def _match(
     if unknown and layout.unknown_columns == "refuse":
         _refuse(table, layout, member, wanted, cells, "the header has columns that the schema does not name")
     notes = []
-    if unknown:
+    if unknown and layout.unknown_columns == "keep":
+        twice = sorted({name for name in unknown if unknown.count(name) > 1})
+        if twice:
+            _refuse(table, layout, member, wanted, cells, f"columns to keep that stand there more than once: {', '.join(twice)}")
+        fields = tuple(field or f"{UNCLAIMED}{cell.strip()}" for cell, field in zip(cells, fields, strict=True))
+        notes.append(f"columns kept, which the schema does not name: {', '.join(unknown)}")
+    elif unknown:
         notes.append(f"columns ignored, which the schema does not name: {', '.join(unknown)}")
     if known != [column.name for column in wanted]:
         notes.append("columns in another order than the schema's")
@@ -135,8 +164,8 @@ def _refuse(
     """Raise HeaderError with all that a person needs to mend the schema file."""
     there = [cell.strip() for cell in cells]
     folded = [_fold(cell) for cell in cells]
-    missing = [column for column in wanted if _names(column).isdisjoint(folded)]
-    known = {name for column in wanted for name in _names(column)}
+    missing = [column for column in wanted if _names(column, layout).isdisjoint(folded)]
+    known = {name for column in wanted for name in _names(column, layout)}
     new = [cell for cell, fold in zip(there, folded, strict=True) if fold not in known]
     lines = [why, f"there: {', '.join(there)}"]
     if missing:
@@ -149,7 +178,7 @@ def _refuse(
             lines.append(f"closest to {column.source}: {', '.join(closest)}")
     raise HeaderError(
         f"{member.name}: {'; '.join(lines)}",
-        f"each of the {len(wanted)} columns of {table.qualified} once, unknown columns {layout.unknown_columns}d",
+        f"each of the {len(wanted)} columns of {table.qualified} once, unknown columns {_TREATED[layout.unknown_columns]}",
         "if the publisher renamed or added a column, add an alias or the column to the schema file",
     )
 
@@ -166,20 +195,17 @@ def _refuse_empty(table: Table, member: Member, header_lines: int) -> None:
 
 
 def _cells(line: str, layout: Layout) -> list[str]:
-    """The cells of a line that came decoded as latin-1; a byte order mark in front is dropped.
-
-    Quotes that do not pair are text here: a broken line can still be told from a header.
-    """
+    """The cells of a line that came decoded as latin-1; a byte order mark in front is dropped."""
     text = line.removeprefix(_UTF8_MARK).encode("latin-1").decode(layout.encoding, errors="replace").rstrip("\r")
     try:
         return split_fields(text, layout)
-    except csv.Error:
+    except csv.Error:  # a broken record, which is refused by itself later on
         return text.split(layout.delimiter)
 
 
-def _names(column: Column) -> set[str]:
+def _names(column: Column, layout: Layout) -> set[str]:
     """All names, folded, under which a header may show a column."""
-    return {_fold(name) for name in (column.source, *column.aliases)}
+    return {_fold(name) for name in (column.source, *column.aliases, *layout.aliases.get(column.name, ()))}
 
 
 def _fold(name: str) -> str:

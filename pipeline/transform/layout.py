@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.catalog.model import Expectation, Layout, Table, VersionField
 from pipeline.errors import EmptyMember, LayoutError, VintageError
 from pipeline.handoff import Member
-from pipeline.transform.header import Reading, read_header
+from pipeline.transform.header import Reading, line_end_bytes, read_header
 
 __all__ = ["Reading", "check_expected", "choose_layout", "read_header", "read_version"]
 
@@ -47,7 +47,7 @@ def choose_layout(table: Table, member: Member, *, year: int, version: str | Non
         )
     commonest = max(widths, key=lambda width: (widths[width], width), default=None)
     for layout in table.layouts:
-        if _fits(layout, year, version, commonest):
+        if _fits(layout, member, year, version, commonest):
             return layout
     seen_widths = ", ".join(f"{width} ({count} lines)" for width, count in sorted(widths.items(), key=lambda item: -item[1])[:5])
     raise LayoutError(
@@ -103,13 +103,13 @@ def check_expected(member: Member, expected: Expectation, year: int) -> None:
         )
 
 
-def _fits(layout: Layout, year: int, version: str | None, width: int | None) -> bool:
+def _fits(layout: Layout, member: Member, year: int, version: str | None, width: int | None) -> bool:
     """Whether a layout is declared for this year, version and record width."""
     if layout.years is not None and not layout.years[0] <= year <= layout.years[1]:
         return False
     if layout.versions and version not in layout.versions:
         return False
-    return layout.record_width is None or layout.record_width == width
+    return layout.record_width is None or (width is not None and layout.record_width == width + line_end_bytes(layout, member))
 
 
 def _describe(layout: Layout) -> str:
@@ -120,7 +120,7 @@ def _describe(layout: Layout) -> str:
     if layout.versions:
         words.append(f"versions {', '.join(layout.versions)}")
     if layout.record_width is not None:
-        words.append(f"record width {layout.record_width}")
+        words.append(f"record width {layout.record_width}{', line end included' if layout.includes_line_end else ''}")
     return " ".join(words)
 
 

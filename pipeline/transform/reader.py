@@ -130,7 +130,7 @@ def read_fixed_width(
         AccountingError: there were more or fewer rows than lines.
     """
     wanted = {name: positions[name] for name in reading.fields if name is not None}
-    layout, width = reading.layout, reading.layout.record_width
+    layout, width = reading.layout, reading.record_width
     if width is None:
         raise CatalogError("a fixed-width layout without record_width", "its bytes", "correct the schema file")
     is_one_byte = _is_one_byte(layout.encoding)

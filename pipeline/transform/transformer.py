@@ -10,7 +10,8 @@ rows, their hashes and all counts but ``duplicate`` are the same in whatever par
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog.model import Column, Table
-from pipeline.errors import CatalogError, VintageError
+from pipeline.errors import AccountingError, CatalogError
 from pipeline.handoff import Member, OnEvent, Part, PartReport, ignore, read_json
-from pipeline.transform.coerce import Mask, Refusal, coerce_column, coerce_text, declared_nulls, reader_of
+from pipeline.transform.coerce import Refusal, arrow_type, coerce_text
+from pipeline.transform.compute import compute_column
+from pipeline.transform.first_rows import check_fingerprint, check_tax_year
 from pipeline.transform.header import Reading
-from pipeline.transform.output import REPORT, PartFolder, Quarantined
+from pipeline.transform.judgement import Judge, Judged
+from pipeline.transform.output import REPORT, MemberIdentity, PartFolder, Quarantined
 from pipeline.transform.reader import Chunk, read_delimited, read_fixed_width
 from pipeline.transform.row_hash import row_hashes
-from pipeline.transform.rules import compile_rules, document_of, record_validator
-from pipeline.transform.tally import Tally, Typed
+from pipeline.transform.rules import document_of, record_validator
+from pipeline.transform.tally import Tally
 
 
 class DataTransformer:
@@ -35,7 +39,7 @@ class DataTransformer:
 
     Args:
         table: the table's declaration.
-        chunk_rows: the most rows held at once; 20,000 rows of 71 columns take about 200 MB.
+        chunk_rows: the most rows held at once; a block of 8 MB ends a chunk too. 20,000 rows of 71 columns take about 140 MB.
         tax_year: the release's, which the table's year column must state; None: it is not compared.
         sample_every: every line whose number is a multiple of it goes through Cerberus though nothing is suspect.
         on_event: takes ``transform.slow_rule`` (once a rule that is not compiled) and ``transform.part``.
@@ -49,7 +53,7 @@ class DataTransformer:
         table: Table,
         *,
         chunk_rows: int = 20_000,
-        sample_every: int = 1000,
+        sample_every: int = 2000,
         on_event: OnEvent = ignore,
         tax_year: int | None = None,
     ) -> None:
@@ -59,9 +63,8 @@ class DataTransformer:
         self.sample_every = sample_every
         self.tax_year = tax_year
         self.on_event = on_event
-        for column in table.columns:
-            reader_of(column)
-        self.rules = compile_rules(table.columns)
+        self._judge = Judge(table, sample_every=sample_every, tax_year=tax_year)
+        self.rules = self._judge.rules
         self._validator = record_validator(self.rules.schema)
         for rule in self.rules.slow:
             on_event("transform.slow_rule", {"table": table.qualified, "rule": rule})
@@ -78,7 +81,7 @@ class DataTransformer:
             CatalogError: the layout has no record width, or a field no position.
             AccountingError: rows were lost or made while reading.
         """
-        if schema.layout.record_width is None:
+        if schema.record_width is None:
             raise CatalogError(f"{self.table.qualified}: a layout without record_width", "its bytes", "correct the schema file")
         positions = {}
         for name in filter(None, schema.fields):
@@ -107,16 +110,13 @@ class DataTransformer:
     ) -> dict[str, list[str]]:
         """Cerberus' verdict on one typed record.
 
-        >>> from pipeline.catalog.model import ColumnType
-        >>> acct = Column("acct", ColumnType("text"), "acct", required=True, rules={"regex": "[0-9]{13}"})
-        >>> table = Table("hcad", "roll", "a", "roll.txt", (), True, None, ("acct",), (), "quarantine", (), (acct,))
+        >>> from pipeline.catalog import load_catalog
+        >>> table = load_catalog()["hcad"].table("arb_protest_real")
         >>> transformer = DataTransformer(table)
         >>> transformer.validate_record({"acct": "0010010000013"}, transformer.rules.schema)
         {}
         >>> transformer.validate_record({"acct": None}, transformer.rules.schema)
         {'acct': ['required field']}
-        >>> transformer.validate_record({"acct": "13"}, transformer.rules.schema)
-        {'acct': ["value does not match regex '[0-9]{13}'"]}
 
         Args:
             record: column -> typed value, or None: no value.
@@ -132,29 +132,49 @@ class DataTransformer:
     def normalize_data(
         self, record: Mapping[str, str | None], normalization_rules: Mapping[str, Column]
     ) -> dict[str, Any]:
-        """Type one text record: the meaning that the column-wise path follows.
+        """Type one text record: the meaning that the column-wise path follows, and is held to by a sample.
+
+        >>> from pipeline.catalog import load_catalog
+        >>> table = load_catalog()["hcad"].table("arb_protest_real")
+        >>> columns = {column.name: column for column in table.columns}
+        >>> record = {"acct": "0010010000013  ", "protested_by": " ", "protested_dt": "05/14/2019"}
+        >>> DataTransformer(table).normalize_data(record, columns)
+        {'acct': '0010010000013', 'protested_by': None, 'protested_dt': datetime.date(2019, 5, 14)}
 
         Args:
             record: column -> text as the reader gives it, or None.
-            normalization_rules: column -> its declaration, for the columns wanted.
+            normalization_rules: column -> its declaration, for the columns wanted and those that they are computed of.
 
         Returns:
             Column -> typed value, or None, or a :class:`~pipeline.transform.coerce.Refusal` where the type cannot take
             the text and the column's policy is to quarantine the row.
         """
-        typed = {}
+        typed: dict[str, Any] = {}
         for name, column in normalization_rules.items():
-            value = coerce_text(record.get(name), column)
-            typed[name] = None if isinstance(value, Refusal) and column.on_error == "null" else value
-        return typed
+            if column.compute is None:
+                typed[name] = _by_policy(coerce_text(record.get(name), column), column)
+        for name, column in normalization_rules.items():
+            if column.compute is not None:
+                values = {of: _array(typed[of], normalization_rules[of]) for of in column.compute.of}
+                made = compute_column(column, values)
+                reason = next((reason for reason, mask in made.refusals.items() if mask[0]), None)
+                typed[name] = _by_policy(Refusal(reason) if reason else made.values[0].as_py(), column)
+        return {name: typed[name] for name in normalization_rules}
 
     def deduplicate(
-        self, records: pa.Table, key_fields: Sequence[str], *, seen: set[bytes] | None = None
+        self, records: pa.Table, key_fields: Sequence[str], *, seen: set[str] | None = None
     ) -> tuple[pa.Table, int]:
         """Drop rows that are equal in every column to an earlier row with the same key.
 
         Rows with an equal key and other values all stay: which of them is right is settled over all parts, in the
         database. Without a key equal rows are real, and all stay.
+
+        >>> from pipeline.catalog import load_catalog
+        >>> table = load_catalog()["hcad"].table("real_neighborhood_code")
+        >>> rows = pa.table({"cd": ["1", "2", "1", "1"], "grp_cd": ["5", "5", "5", "6"], "dscr": [None] * 4, "line": [1, 2, 3, 4]})
+        >>> kept, dropped = DataTransformer(table).deduplicate(rows, table.key)
+        >>> kept.column("line").to_pylist(), dropped
+        ([1, 2, 4], 1)
 
         Args:
             records: typed rows in file order, with the table's columns; ``row_hash`` is used if it is there.
@@ -169,11 +189,16 @@ class DataTransformer:
         has_hashes = "row_hash" in records.column_names
         hashes = records.column("row_hash") if has_hashes else row_hashes(records, self.table.columns)
         seen = set() if seen is None else seen
-        keep = np.ones(records.num_rows, dtype=bool)
-        for row, row_hash in enumerate(hashes.to_pylist()):
-            digest = bytes.fromhex(row_hash)  # the key is a part of the row: equal rows have equal keys
-            keep[row] = digest not in seen
-            seen.add(digest)
+        digests = hashes.to_pylist()  # the key is a part of the row: equal rows have equal keys
+        distinct = set(digests)
+        again = distinct & seen
+        if len(distinct) < len(digests):
+            again.update(digest for digest, count in Counter(digests).items() if count > 1)
+        keep = np.ones(len(digests), dtype=np.bool_)
+        for row in [row for row, digest in enumerate(digests) if digest in again] if again else ():
+            keep[row] = digests[row] not in seen
+            seen.add(digests[row])
+        seen |= distinct
         dropped = int(len(keep) - keep.sum())
         return (records.filter(pa.array(keep)) if dropped else records), dropped
 
@@ -194,64 +219,33 @@ class DataTransformer:
 
         Raises:
             AccountingError: a line is in no place or in two, or Cerberus refuses a row that the compiled rules passed.
+            PartRefused: more than half of the part's records are refused.
             DiskError: writing failed.
         """
         if dest_dir.is_dir():
             return PartReport.from_json(read_json(dest_dir / REPORT))
         started = time.perf_counter()
-        parse = self.parse_fixed_width if reading.layout.format == "fixed_width" else self.parse_delimited
-        tally = Tally()
-        seen: set[bytes] = set()
-        with PartFolder(dest_dir, self.table.columns, reading.layout.encoding) as folder:
-            for chunk in parse(member_path, reading, part=part):
-                rows, refused = self._transform_chunk(chunk, tally)
-                rows, dropped = self.deduplicate(rows, self.table.key, seen=seen)
-                folder.write_rows(rows)
-                folder.write_quarantined(refused)
-                tally.count(chunk, written=rows.num_rows, quarantined=len(refused), duplicate=dropped)
-            report = tally.report(self.table.qualified, member, part, time.perf_counter() - started)
-            folder.publish(report)
+        tally = Tally(self.table)
+        seen: set[str] = set()
+        identity = MemberIdentity(self.table.source, self.table.name, member.sha256, reading.layout.encoding)
+        with PartFolder(dest_dir, self.table.columns, self.table.key, identity) as folder:
+            for chunk in self._parse(reading)(member_path, reading, part=part):
+                self._transform_chunk(chunk, folder, tally, seen)
+                del chunk  # one at a time: the next one is read in its room
+            folder.publish(tally.report(member, part, time.perf_counter() - started, self.rules.take_costs()))
+        report = PartReport.from_json(read_json(dest_dir / REPORT))
         self.on_event(
             "transform.part",
             {"table": self.table.qualified, "part": part.number, "rows": report.written, "quarantined": report.quarantined},
         )
-        return PartReport.from_json(read_json(dest_dir / REPORT))
+        return report
 
-    def _transform_chunk(self, chunk: Chunk, tally: Tally) -> tuple[pa.Table, list[Quarantined]]:
-        """The good rows of a chunk, hashed and numbered, and the refused ones in the order of their lines."""
-        typed = self._type_chunk(chunk)
-        messages = typed.messages()
-        self._mark_other_years(typed.rows, messages)
-        ruled = self.rules.apply(
-            typed.rows,
-            absent=frozenset(column.name for column in self.table.columns if column.name not in chunk.frame.columns),
-            refused={row: tuple(columns) for row, columns in messages.items()},
-            sampled=chunk.line_numbers % self.sample_every == 0,
-            where=lambda row: f"line {int(chunk.line_numbers[row])} of {self.table.qualified}",
-        )
-        for row, verdict in ruled.refused.items():
-            for name, errors in verdict.items():
-                messages.setdefault(row, {}).setdefault(name, {}).update(errors)
-        refused = [
-            Quarantined(line.line, line.raw, {"*": [f"line {message}" for message in line.reasons.values()]})
-            for line in chunk.refused
-        ]
-        tally.refused.update(f"*:{reason}" for line in chunk.refused for reason in line.reasons)
-        for row, columns in messages.items():
-            by_column = {name: list(errors.values()) for name, errors in columns.items()}
-            refused.append(Quarantined(int(chunk.line_numbers[row]), chunk.raw_lines[row], by_column))
-            tally.refused.update(f"{name}:{reason}" for name, errors in columns.items() for reason in errors)
-        is_good = np.ones(typed.rows.num_rows, dtype=bool)
-        is_good[list(messages)] = False
-        tally.nulled.update({key: int((mask & is_good).sum()) for key, mask in typed.nulled.items()})
-        tally.nulled.update({f"{name}:{rule}": int((mask & is_good).sum()) for (name, rule), mask in ruled.changed.items()})
-        rows = ruled.rows.append_column("line", pa.array(chunk.line_numbers))
-        rows = rows if is_good.all() else rows.filter(pa.array(is_good))
-        rows = rows.append_column("row_hash", row_hashes(rows, self.table.columns))
-        return rows, sorted(refused, key=lambda line: line.line)
+    def type_columns(self, chunk: Chunk) -> Judged:
+        """A chunk typed and completed, with what its types refuse; no rule is applied."""
+        return self._judge.type_columns(chunk)
 
-    def check_tax_year(self, member_path: Path, member: Member, reading: Reading) -> None:
-        """Look at a member's first rows: do they state the release's tax year? Nothing is asked of a table without a year column.
+    def check_first_rows(self, member_path: Path, member: Member, reading: Reading) -> None:
+        """Look at a member's first rows: do they state the release's tax year, and stand in the columns that they should?
 
         Args:
             member_path: the extracted member.
@@ -259,47 +253,90 @@ class DataTransformer:
             reading: as decided for the member by ``read_header``.
 
         Raises:
-            VintageError: more than half of those that state a tax year state another one.
+            VintageError: most state another tax year.
+            LayoutError: there is no header, and values do not match the layout's fingerprint.
         """
-        if self.table.year_column is None or self.tax_year is None or not member.parts:
-            return
-        parse = self.parse_fixed_width if reading.layout.format == "fixed_width" else self.parse_delimited
-        first = next(parse(member_path, reading, part=member.parts[0]), None)
+        first = next(self._parse(reading)(member_path, reading, part=member.parts[0]), None) if member.parts else None
         if first is None:
             return
-        years = self._type_chunk(first).rows.column(self.table.year_column).drop_null()
-        others = pc.filter(years, pc.not_equal(years, self.tax_year))
-        if 2 * len(others) > len(years):
-            common = ", ".join(f"{found['values']} ({found['counts']} rows)" for found in pc.value_counts(others).to_pylist()[:3])
-            raise VintageError(
-                f"{len(others)} of the first {len(years)} rows of {member.name} that state a tax year state {common}",
-                f"tax year {self.tax_year}, as {self.table.qualified} was fetched for",
-                "look at what the publisher put under this year's address; the published rows stay as they are",
-            )
+        if reading.header_line is None:
+            check_fingerprint(first, member, reading.layout)
+        check_tax_year(first, member, self._judge)
 
-    def _mark_other_years(self, rows: pa.Table, messages: dict[int, dict[str, dict[str, str]]]) -> None:
-        """Refuse the rows that state another tax year than the release's; a row that states none is of this one."""
-        name = self.table.year_column
-        if name is None or self.tax_year is None:
-            return
-        others = pc.fill_null(pc.not_equal(rows.column(name), self.tax_year), False)
-        for row in np.flatnonzero(others.to_numpy(zero_copy_only=False)).tolist():
-            messages.setdefault(row, {}).setdefault(name, {})["other_year"] = f"is not {self.tax_year}"
+    def _transform_chunk(self, chunk: Chunk, folder: PartFolder, tally: Tally, seen: set[str]) -> None:
+        """Judge a chunk, write what becomes of it, and count it."""
+        judged = self._judge.judge(chunk)
+        self._hold_to_sample(chunk, judged)
+        rows, dropped = self._good_rows(chunk, judged, seen)
+        refused = _quarantined(chunk, judged)
+        folder.write_rows(rows)
+        folder.write_quarantined(refused)
+        tally.count(chunk, judged, rows, refused, dropped)
 
-    def _type_chunk(self, chunk: Chunk) -> Typed:
-        """Every column of the table, typed; a column that the layout does not have is NULL."""
-        arrays: dict[str, pa.Array] = {}
-        refused: dict[tuple[str, str], Mask] = {}
-        nulled: dict[tuple[str, str], Mask] = {}
-        for column in self.table.columns:
-            texts = chunk.texts.get(column.name)
-            if texts is None:
-                texts = pa.nulls(chunk.rows, pa.string())
-            coerced = coerce_column(texts, column)
-            arrays[column.name] = coerced.values
-            if column.nulls:
-                nulled[column.name, "declared"] = declared_nulls(texts, column)
-            target = nulled if column.on_error == "null" else refused
-            for reason, mask in coerced.refusals.items():
-                target[column.name, reason] = mask
-        return Typed(pa.table(arrays), refused, {f"{name}:{reason}": mask for (name, reason), mask in nulled.items()})
+    def _hold_to_sample(self, chunk: Chunk, judged: Judged) -> None:
+        """Take a row by itself the plain way, the first of the sample in a chunk, and stop where that says other than its columns do.
+
+        Raises:
+            AccountingError: a value is another one, or Cerberus refuses a row that is good.
+        """
+        columns = {column.name: column for column in self.table.columns}
+        for row in np.flatnonzero(chunk.line_numbers % self.sample_every == 0)[:1].tolist():
+            record = {name: texts[row].as_py() for name, texts in judged.texts.items()}
+            plain = self.normalize_data(record, columns)
+            typed, final = (rows.slice(row, 1).to_pylist()[0] for rows in (judged.typed, judged.rows))
+            wrong = [name for name, value in plain.items() if typed[name] != (None if isinstance(value, Refusal) else value)]
+            if judged.is_good[row]:
+                there = {name: value for name, value in final.items() if name in record or columns[name].compute is not None}
+                wrong += [*self.validate_record(there, self.rules.schema)]
+            if wrong:
+                raise AccountingError(
+                    f"line {int(chunk.line_numbers[row])} of {self.table.qualified}: {', '.join(wrong)} read by itself is another value",
+                    "the same from a row and from its columns",
+                    "this is a defect of the transform: report it with the schema file and the line",
+                )
+
+    @property
+    def _merged_by(self) -> Sequence[str]:
+        """The key by which equal rows of a part are merged.
+
+        None where the last of several rows stands: in A, B, A that is the second A, which only the whole table can tell.
+        """
+        return () if self.table.on_conflict == "last" else self.table.key
+
+    def _parse(self, reading: Reading) -> Callable[..., Iterator[Chunk]]:
+        return self.parse_fixed_width if reading.layout.format == "fixed_width" else self.parse_delimited
+
+    def _good_rows(self, chunk: Chunk, judged: Judged, seen: set[str]) -> tuple[pa.Table, int]:
+        """The good rows of a chunk, hashed and numbered, the first of equal ones; and how many were dropped for that."""
+        # Hashed before the others are taken out, and told apart by hash alone: so each column is filtered once at most.
+        hashes, lines = row_hashes(judged.rows, self.table.columns, judged.canonical), pa.array(chunk.line_numbers)
+        rows = judged.rows.append_column("row_hash", hashes).append_column("line", lines)
+        is_good = pa.array(judged.is_good)
+        narrow = pa.table({"row_hash": hashes, "line": lines}).filter(is_good)
+        kept, dropped = self.deduplicate(narrow, self._merged_by, seen=seen)
+        if dropped:
+            is_good = pc.is_in(lines, value_set=kept.column("line").combine_chunks())
+        return (rows if kept.num_rows == rows.num_rows else rows.filter(is_good)), dropped
+
+
+def _array(value: Any, column: Column) -> pa.Array:
+    """A typed value as a column of one row; NULL where it is refused."""
+    return pa.array([None if isinstance(value, Refusal) else value], arrow_type(column.type))
+
+
+def _by_policy(value: Any, column: Column) -> Any:
+    """A typed value or refusal as the column's ``on_error`` has it."""
+    return None if isinstance(value, Refusal) and column.on_error == "null" else value
+
+
+def _quarantined(chunk: Chunk, judged: Judged) -> list[Quarantined]:
+    """The refused lines of a chunk in the order of the member."""
+    refused = [
+        Quarantined(line.line, line.byte_offset, line.raw, {"*": {rule: f"line {said}" for rule, said in line.reasons.items()}})
+        for line in chunk.refused
+    ]
+    lines, order = chunk.raw_lines, judged.rows.column_names
+    for row, messages in judged.refused.items():
+        reasons = {name: messages[name] for name in order if name in messages}
+        refused.append(Quarantined(int(chunk.line_numbers[row]), lines.byte_offset(row), lines[row], reasons))
+    return sorted(refused, key=lambda line: line.line)

@@ -165,8 +165,8 @@ def test_optional_archive_damaged_on_the_way_is_published_when_it_comes_right(ti
         world.offer(HEARINGS, right)
         # The release is current without the archive, and stays it: what came right is a release of its own, of the next run.
         done = run(world)
-        assert (done.code, notes(world, "owner"), notes(world, "protest")) == (0, ["a"], []), done.text + world.logs()
-        assert "a release of their own" in world.logs()
+        assert (done.code, notes(world, "owner"), notes(world, "protest")) == (30, ["a"], []), done.text + world.logs()
+        assert "E_RELEASE_CHANGED" in done.text and "a release of their own" in done.text
         done = run(world)
         assert (done.code, "is bad" in done.out, notes(world, "protest")) == (0, False, ["x", "y"]), done.text + world.logs()
 
@@ -322,6 +322,39 @@ def test_nothing_complete_is_exit_code_20(tiny):
         world.offer(HEARINGS, rows("protest", ["2025"]))
         done = run(world)
         assert (done.code, "tiny has not published 2025 yet: no roll" in done.text) == (20, True)
+
+
+def test_archive_beyond_a_limit_is_published_once_the_limit_is_raised_and_is_not_downloaded_again(tiny):
+    with tiny() as world:
+        source = world.schemas / "tiny" / "source.toml"
+        right = source.read_text()
+        source.write_text(f"{right}\n[limits]\nmax_member_bytes = 100\n")
+        world.offer(ROLL, rows("owner", ["a"]))
+        world.offer(HEARINGS, rows("protest", ["x" * 200]))
+        done = run(world)
+        assert (done.code, "limits.max_member_bytes" in done.out) == (0, True), done.text + world.logs()
+        source.write_text(right)
+        mark = world.mark()
+        done = run(world)
+        assert (done.code, "is bad" in done.out) == (0, False), done.text + world.logs()
+        assert (notes(world, "owner"), notes(world, "protest")) == (["a"], ["x" * 200])
+        assert not [line for line in world.asked(mark) if line.startswith("GET")]
+
+
+@pytest.mark.fault(18)
+def test_force_that_finds_other_bytes_is_no_success_until_they_are_published(tiny):
+    with tiny(probe=BLIND) as world:
+        world.offer(ROLL, rows("owner", ["a"]))
+        world.offer(HEARINGS, rows("protest", ["x"]))
+        assert run(world).code == 0
+        size = (world.bundle / ROLL).stat().st_size
+        world.offer(ROLL, rows("owner", ["b"]))
+        assert (world.bundle / ROLL).stat().st_size == size, "no validator may tell"
+        done = run(world, "--force")
+        assert (done.code, notes(world, "owner")) == (30, ["a"]), done.text + world.logs()
+        assert "E_RELEASE_CHANGED" in done.text
+        done = run(world)
+        assert (done.code, notes(world, "owner")) == (0, ["b"]), done.text + world.logs()
 
 
 def test_force_downloads_every_archive_again_and_publishes_nothing_when_the_bytes_are_the_same(tiny):

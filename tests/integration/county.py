@@ -11,7 +11,7 @@ from pipeline.catalog.model import Archive, Column, ColumnType, Gate, Layout, Li
 from pipeline.database.engine import make_engine
 from pipeline.database.ledger import ImportKey
 from pipeline.database.migrate import migrate
-from pipeline.handoff import PartReport, write_json
+from pipeline.handoff import PartReport, RawLine, write_json
 from pipeline.load.checkpoints import Origin
 from pipeline.load.manager import LoadManager
 from pipeline.transform.row_hash import row_hashes
@@ -79,7 +79,7 @@ class World:
 
     def settle(self, key, table, *, parts, records, origin=ORIGIN):
         def raw_lines(numbers):
-            return {number: f"raw line {number}" for number in numbers}
+            return {number: RawLine(100 * number, f"raw line {number}") for number in numbers}
 
         return self.loads.settle_table(key, table, origin=origin, parts=parts, records=records, raw_lines=raw_lines)
 
@@ -92,6 +92,13 @@ class World:
             )
         self.loads.check_release(key, self.county)
         return self.loads.publish(key, self.county)
+
+    def declare(self, *tables, **gate):
+        """Have these tables in place of the county's own ones of their names, and these figures in its gate."""
+        named = {table.name: table for table in (*self.county.tables, *tables)}
+        self.county = dataclasses.replace(
+            self.county, tables=tuple(named.values()), gate=dataclasses.replace(self.county.gate, **gate)
+        )
 
     def rows(self, statement, *values):
         """The rows of a query."""

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import zipfile
+from dataclasses import asdict
 from itertools import pairwise
 
 import luigi
@@ -16,9 +17,17 @@ import pytest
 from fixtures.tiny_county import write_county
 from luigi.rpc import RPCError
 
+from pipeline.catalog.recipe import release_recipe
+from pipeline.database.engine import transaction
+from pipeline.database.runs import FailedAttempt, start_run
+from pipeline.database.server import open_database
 from pipeline.errors import ChecksumMismatch, DownloadError, NotAnArchive, ReleaseChanged
+from pipeline.extract.wanted import cuts_of
+from pipeline.handoff import write_json
+from pipeline.outcome import outcome_of
 from pipeline.releases import ArchiveIdentity, Release
 from pipeline.settings import process_settings, process_sources
+from pipeline.targets import Refusal
 
 DAY = "Sat, 26 Sep 2026 10:00:00 GMT"
 
@@ -239,6 +248,134 @@ def test_archive_that_was_bad_and_is_good_by_force_is_a_release_of_its_own(tasks
     with pytest.raises(ReleaseChanged, match="a bad archive"):
         download.run()
     assert probe(tasks, 3).release != before.release
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("name", ["roll", "hearings"])
+def test_page_in_place_of_an_archive_that_is_fetched_by_force_leaves_the_good_one_in_use(tasks, server, name):
+    tasks.declare(backoff_s="0.01")
+    for archive in ("Roll", "Hearings"):
+        server.put(archive, packed("1"), '"same"')
+    before = probe(tasks, 1)
+    download = downloads(tasks, before)[name]
+    download.run()
+    receipt = download.output().read()
+    server.put(name.title(), b"<html>Maintenance</html>" * 50, '"same"')
+    probe(tasks, 2, force=True)
+    assert not download.complete()
+    with pytest.raises(NotAnArchive):
+        download.run()
+    assert download.complete() and download.output().read() == receipt and download.output().path.read_bytes() == packed("1")
+    assert sorted(path.name for path in download.output().path.parent.iterdir()) == [receipt.file, f"{receipt.file}.receipt.json"]
+    assert probe(tasks, 3, force=True).release == before.release
+    server.is_down = True
+    with pytest.raises(DownloadError, match=f"503.*the last good archive stays, of {receipt.fetched_at.replace('+', '.')}"):
+        download.run()
+    server.is_down = False
+    # One that rotted meanwhile is not good.
+    download.output().path.write_bytes(packed("2"))
+    probe(tasks, 4, force=True)
+    if name == "roll":
+        with pytest.raises(NotAnArchive):
+            download.run()
+        assert not download.complete()
+    else:
+        download.run()
+        assert download.output().refusal().code == "E_NOT_ARCHIVE"
+
+
+def publish_without(tasks, release, archive, refusal, recipe="r"):
+    """Let the ledger and the notes say that the release is current without one of its archives."""
+    with transaction(engine()) as cursor:
+        cursor.execute("update etl.import set state = 'superseded' where state = 'published'")
+        cursor.execute(
+            """insert into etl.import (source, tax_year, release, recipe, profile, state, published_at)
+               values ('tiny', 2025, %s, %s, 'production', 'published', now())""",
+            [release.release, recipe],
+        )
+    if archive in release.fingerprints:
+        cut = cuts_of(process_sources()["tiny"], 2025, process_settings().part_bytes)[archive]
+        write_json(process_settings().state / "members/tiny/2025" / f"{archive}-{release.fingerprints[archive]}-{cut}.bad.json", refusal)
+
+
+def engine():
+    return open_database(process_settings().database_url, process_settings().state)
+
+
+@pytest.mark.parametrize(
+    ("family", "code", "is_new", "expected"),
+    [
+        (None, None, False, 0), ("DownloadArchive", "E_RELEASE_CHANGED", False, 30), ("DownloadArchive", "E_NOT_ARCHIVE", False, 31),
+        ("SyncSource", "E_DISK", False, 30), ("PublishRelease", "E_DATABASE", False, 0), ("DownloadArchive", "E_DOWNLOAD", True, 0),
+    ],
+)  # fmt: skip
+def test_current_release_is_a_success_unless_it_could_not_be_looked_at_or_fetched_again(tasks, server, family, code, is_new, expected):
+    server.put("Roll", packed("1"))
+    release, settings = probe(tasks, 1), process_settings()
+    publish_without(tasks, release, "hearings", Refusal("E_ARCHIVE", "damaged"), recipe=release_recipe(process_sources()["tiny"], 2025))
+    as_of, database = dt.datetime(2026, 1, 1, 0, 0, 1), engine()
+    run_id = start_run(database, "run", "production", as_of)
+    with transaction(database) as cursor:
+        cursor.execute("update etl.import set published_at = now() + %s * interval '1 hour'", [1 if is_new else -1])
+    failures = [FailedAttempt(family, {"source": "tiny", "year": "2025"}, code, expected or 30, f"{code}: why")] if family else []
+    found = outcome_of(database, settings, "tiny", 2025, as_of, run_id, failures)
+    assert found.exit_code == expected
+    assert found.state == ("published" if is_new else {0: "unchanged", 30: "failed", 31: "refused"}[expected])
+    assert (found.message == f"{code}: why") == bool(expected)
+
+
+def test_each_force_finds_out_anew_what_was_bad_also_where_the_same_bytes_came_before(tasks, server):
+    server.put("Roll", packed("1"))
+    server.put("Hearings", packed("1"))
+    seen = [probe(tasks, 1)]
+    for second in (2, 3, 4):
+        for download in downloads(tasks, seen[-1]).values():
+            download.run()
+        publish_without(tasks, seen[-1], "hearings", Refusal("E_ARCHIVE", "damaged"))
+        seen.append(probe(tasks, second, force=True))
+    assert len({release.release for release in seen}) == 4 and len({release.fingerprints["roll"] for release in seen}) == 1
+    sha256 = hashlib.sha256(packed("1")).hexdigest()
+    editions = [ArchiveIdentity.parse(release.fingerprints["hearings"]).edition for release in seen]
+    assert editions == [None, sha256[:8], sha256[:9], sha256[:10]]
+    server.asked.clear()
+    downloads(tasks, seen[-1])["hearings"].run()
+    assert "GET /2025/Hearings.zip" in server.asked, "by force means from the server"
+    downloads(tasks, seen[-1])["roll"].run()
+    confirm(tasks, seen[-1]).run()
+
+
+def test_archive_beyond_a_limit_is_looked_at_again_once_the_limit_is_another_and_is_not_downloaded_again(tasks, server):
+    server.put("Roll", packed("1"))
+    server.put("Hearings", packed("1"))
+    before = probe(tasks, 1)
+    for download in downloads(tasks, before).values():
+        download.run()
+    limits = asdict(process_sources()["tiny"].limits)
+    publish_without(tasks, before, "hearings", Refusal("E_ARCHIVE_LIMIT", "too many", limits))
+    assert probe(tasks, 2).release == before.release, "nothing is another"
+    publish_without(tasks, before, "hearings", Refusal("E_ARCHIVE", "damaged"))
+    assert probe(tasks, 3).release == before.release, "no limit was the reason"
+    publish_without(tasks, before, "hearings", Refusal("E_ARCHIVE_LIMIT", "too many", limits | {"max_members": 1}))
+    after = probe(tasks, 4)
+    assert after.release != before.release and after.fingerprints["roll"] == before.fingerprints["roll"]
+    server.asked.clear()
+    assert all(download.complete() for download in downloads(tasks, after).values()) and not server.asked
+    confirm(tasks, after).run()
+    assert probe(tasks, 5).release == after.release
+
+
+@pytest.mark.fault(73)
+def test_confirmation_that_is_damaged_is_asked_for_again(tasks, server):
+    server.put("Roll", packed("1"))
+    release = probe(tasks, 1)
+    downloads(tasks, release)["roll"].run()
+    confirm(tasks, release).run()
+    path = confirm(tasks, release).output().path
+    for text in ("{", "[]", "{}"):
+        path.write_text(text)
+        assert not confirm(tasks, release).complete()
+    confirm(tasks, release).run()
+    assert confirm(tasks, release).complete()
 
 
 def test_bad_required_archive_without_a_fallback_is_an_error_each_time(tasks, server):

@@ -96,6 +96,16 @@ def test_members_and_notes_of_what_is_no_longer_asked_for_go(world, state):
     assert left(state, "members") == ["roll-c111-cut", "roll-c111-cut.first-bad.json"]
 
 
+def test_notes_beside_an_archive_stay_as_long_as_it_and_no_longer(world, state):
+    archives = state / "archives" / "county" / "2025"
+    ends = ("suspect", "bad", "distrusted", "part")
+    for release in "abc":
+        for end in ends:
+            (archives / f"roll-{release}111.{end}.json").write_bytes(b"x")
+    sweep(world.engine, state, "county", 2025, keep=Retention(archives=1))
+    assert left(state, "archives") == sorted(["roll-c111", "roll-c111.receipt.json", *(f"roll-c111.{end}.json" for end in ends)])
+
+
 def test_fallback_and_edition_of_a_kept_release_stay_with_it(world, state):
     with transaction(world.engine) as cursor:
         cursor.execute("update etl.release set archives = %s where release = 'c'", [Json({"roll": "c111~0a+f222"})])

@@ -84,7 +84,7 @@ def test_report_that_lies_about_its_rows_stages_nothing(world, key):
 
 
 def test_quarantine_of_a_part_is_in_the_ledger_once_also_when_staged_again(world, key):
-    line = '{"line": 3, "raw": "x\\\\x00y", "reasons": {"*": ["2 fields, not 3"]}}'
+    line = '{"line": 3, "offset": 9, "raw": "x\\\\x00y", "rules": ["*:field_count"], "reasons": {"*": ["2 fields, not 3"]}}'
     folder = world.part(OWNER, ROWS, quarantined=[line])
     stage(world, key, folder)
     with transaction(world.engine) as cursor:
@@ -151,7 +151,7 @@ def test_two_opens_at_once_give_one_import(world):
 @pytest.mark.fault(71)
 @pytest.mark.parametrize("other", [Origin("m1", "t1", "c2"), Origin("m1", "t2", "c1"), Origin("m2", "t1", "c1")])
 def test_parts_of_another_cut_recipe_or_member_are_taken_back_and_never_mixed(world, key, other):
-    stage(world, key, world.part(OWNER, ROWS, quarantined=['{"line": 3, "raw": "x", "reasons": {}}']))
+    stage(world, key, world.part(OWNER, ROWS, quarantined=['{"line": 3, "offset": 9, "raw": "x", "rules": ["acct:regex"], "reasons": {}}']))
     with pytest.raises(StagingStale, match="0 of 1 parts"):
         world.settle(key, OWNER, parts=1, records=3, origin=other)
     assert world.loads.expect_parts(key, OWNER, ORIGIN) == 0

@@ -1,10 +1,22 @@
 """The identity of an archive reads back as it was written, and a file is named after it."""
 
+import hashlib
 import multiprocessing
 
 import pytest
 
-from pipeline.releases import ArchiveIdentity, Release, archive_file, archive_files, is_file_of, note_altered, read_stand_ins, with_editions
+from pipeline.errors import DiskError
+from pipeline.releases import (
+    ArchiveIdentity,
+    Release,
+    archive_file,
+    archive_files,
+    is_file_of,
+    next_edition,
+    note_altered,
+    read_stand_ins,
+    with_editions,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,10 +42,39 @@ def test_files_of_an_archive_and_of_its_fallback_never_share_a_name():
 def test_altered_archives_and_fallbacks_get_an_edition_and_others_do_not(tmp_path):
     seen = {"roll": "e-aa+mb-bb", "other": "e-aa"}
     assert with_editions(tmp_path, "tiny", 2025, seen) == seen
-    note_altered(tmp_path, "tiny", 2025, archive_file("roll", "e-aa"), "1" * 64)
+    note_altered(tmp_path, "tiny", 2025, archive_file("roll", "e-aa"), "1" * 9)
+    # What a version before noted: the whole sum.
     note_altered(tmp_path, "tiny", 2025, archive_file("roll", "mb-bb", is_fallback=True), "2" * 64)
-    assert with_editions(tmp_path, "tiny", 2025, seen) == {"roll": "e-aa~11111111+mb-bb~22222222", "other": "e-aa"}
+    assert with_editions(tmp_path, "tiny", 2025, seen) == {"roll": "e-aa~111111111+mb-bb~22222222", "other": "e-aa"}
     assert with_editions(tmp_path, "tiny", 2024, seen) == seen
+
+
+def test_edition_of_the_same_bytes_is_another_each_time_and_always_the_beginning_of_their_sum(tmp_path):
+    sha256, editions = hashlib.sha256(b"x").hexdigest(), [None]
+    for _ in range(56):
+        editions.append(next_edition(sha256, editions[-1]))
+    assert len(set(editions)) == 57 and all(sha256.startswith(edition) for edition in editions[1:])
+    assert [len(edition) for edition in editions[1:3]] == [8, 9]
+    assert next_edition(sha256, editions[-1]) == editions[1], "the whole sum is none: it was what was noted once"
+    assert next_edition("f" * 64, editions[3]) == "f" * 8
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"roll-e-aa": 5}', "[" * 100_000])
+def test_damaged_files_of_releases_are_the_disks_fault_and_say_what_to_do(tmp_path, text):
+    folder = tmp_path / "releases" / "tiny" / "2025"
+    folder.mkdir(parents=True)
+    (folder / "altered.json").write_text(text)
+    for ask in (
+        lambda: with_editions(tmp_path, "tiny", 2025, {"roll": "e-aa"}),
+        lambda: note_altered(tmp_path, "tiny", 2025, "roll-e-aa", "1" * 8),
+    ):
+        with pytest.raises(DiskError, match=r"altered\.json cannot be read.*run with --force"):
+            ask()
+    assert (folder / "altered.json").read_text() == text, "what it said before may still be had from it by hand"
+    (folder / "release-abc.json").write_text(text)
+    with pytest.raises(DiskError, match=r"release-abc\.json cannot be read.*the next probe writes it anew"):
+        Release.read(tmp_path, "tiny", 2025, "abc")
 
 
 def test_what_stands_in_is_told_of_this_release_only_and_the_last_word_counts(tmp_path):

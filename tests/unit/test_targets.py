@@ -58,9 +58,14 @@ def test_archive_of_another_length_than_its_receipt_is_not_there(tmp_path):
 
 
 @pytest.mark.fault(73)
-def test_empty_file_is_not_there(tmp_path):
-    (tmp_path / "x.json").write_text("")
-    assert not FileTarget(tmp_path / "x.json").exists()
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
+def test_file_that_is_empty_or_damaged_is_not_there(tmp_path, content):
+    target = FileTarget(tmp_path / "x.json")
+    assert not target.exists()
+    write_json(target.path, {"release": None})
+    assert target.exists()
+    target.path.write_bytes(content)
+    assert not target.exists()
 
 
 DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"url": "x"}', b'{"members": 5, "archive": "a", "sha256": "0"}', b"[" * 100_000]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def test_newest_policy_looks_back_no_further_than_it_may(make: Make, publish: An
     for years, found in ((2, None), (3, 2023)):
         taken = choose(manager, make(f'year_policy = "newest"\nlookback_years = {years}'), 2026).taken
         assert (taken and taken.year) == found
+
+
+def test_newest_policy_asks_for_no_year_of_which_no_table_is_wanted(server: Any, make: Make, publish: Any, manager: DownloadManager) -> None:
+    source = make('year_policy = "newest"\nlookback_years = 3')
+    source = replace(source, tables=tuple(replace(table, years=(2025, 2099)) for table in source.tables))
+    publish("/roll/2024/Roll.zip")
+    choice = choose(manager, source, 2026)
+    assert choice.taken is None and [offer.year for offer in choice.considered] == [2026, 2025]
+    assert not [line for line in asked(server) if "2024" in line or "2023" in line]
 
 
 def test_newest_policy_asks_for_no_other_year_when_the_first_is_complete(

@@ -81,25 +81,28 @@ def test_five_hops_are_followed(server: Any, manager: DownloadManager) -> None:
 
 @pytest.mark.fault(14)
 @pytest.mark.parametrize(
-    "target",
+    ("target", "why"),
     [
-        "file:///etc/passwd",
-        "ftp://example.org/a.zip",
-        "http://169.254.169.254/latest/meta-data",
-        "http://10.0.0.1/a.zip",
-        "http://[::1]/a.zip",
-        "http://[::ffff:10.0.0.1]/a.zip",
-        "http://0.0.0.0/a.zip",
-        "http://2130706434/",
-        "http://224.0.0.1/a.zip",
-        "http://[bad/a.zip",
-        "http://127.0.0.1:99999/",
+        ("file:///etc/passwd", "not an address of the web"),
+        ("ftp://example.org/a.zip", "not an address of the web"),
+        ("http://169.254.169.254/latest/meta-data", "not a public address"),
+        ("https://169.254.169.254/latest/meta-data", "not a public address"),
+        ("http://10.0.0.1/a.zip", "not a public address"),
+        ("http://[::1]/a.zip", "not a public address"),
+        ("http://[::ffff:10.0.0.1]/a.zip", "not a public address"),
+        ("http://0.0.0.0/a.zip", "not a public address"),
+        ("http://2130706434/", "not a public address"),
+        ("http://224.0.0.1/a.zip", "not a public address"),
+        ("http://[ff0e::1]/a.zip", "not a public address"),
+        ("http://93.184.216.34/a.zip", "over plain http"),
+        ("http://[bad/a.zip", "no URL"),
+        ("http://127.0.0.1:99999/", "not a URL"),
     ],
 )
-def test_hop_to_a_forbidden_place_is_refused_unasked(server: Any, manager: DownloadManager, target: str) -> None:
+def test_hop_to_a_forbidden_place_is_refused_unasked(server: Any, manager: DownloadManager, target: str, why: str) -> None:
     rule_manager = manager if target != "http://2130706434/" else DownloadManager(allow_addresses=["127.0.0.1/32"])
     server.routes["/a.zip"] = lambda request: request.answer("302 Found", {"Location": target})
-    with pytest.raises(AddressRefused):
+    with pytest.raises(AddressRefused, match=why):
         rule_manager.probe(server.url("/a.zip"))
     assert len(server.requests) == 1
 
@@ -229,3 +232,15 @@ def test_proxy_is_used_and_its_password_is_shown_nowhere(
     assert "hunter2" not in "".join(traceback.format_exception(failed.value))
     with pytest.raises(AddressRefused):
         manager.download_file("http://10.0.0.1/a.zip", tmp_path / "b.zip")
+
+
+@pytest.mark.fault(25)
+def test_password_that_lies_in_the_users_netrc_is_not_sent(
+    server: Any, manager: DownloadManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password s3cr3t\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.routes["/a.zip"] = lambda request: request.answer("200 OK", VALIDATORS, b"12345")
+    manager.probe(server.url("/a.zip"))
+    assert "authorization" not in server.requests[0].headers

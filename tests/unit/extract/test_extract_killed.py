@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pipeline.extract import ExtractManager, WantedMember
 
 FILES = {"a.txt": b"0001\tMAIN\r\n" * 300, "b.txt": b"0002\tOAK\r\n" * 300, "other.txt": b"x\n"}
 WANTED = [WantedMember("a.txt"), WantedMember("b.txt")]
+DEADLINE_S = 60.0
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 needs_mount = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting needs root")
 
@@ -35,10 +38,19 @@ def extracting(archive: Path, out: Path, go: int, told: int) -> None:
         os._exit(2)
 
 
-def traced(injection: str, archive: Path, out: Path) -> tuple[int, str]:
+def traced(
+    injection: str,
+    archive: Path,
+    out: Path,
+    *,
+    deadline_s: float = DEADLINE_S,
+    meanwhile: Callable[[int, int], None] | None = None,
+    trace: Path = Path(os.devnull),
+) -> tuple[int, str]:
     """Extract in a forked child, into whose system calls strace injects; gives its exit code (negative: a signal) and its error.
 
-    A child has everything imported already: to start a Python for each call would take most of a test's time.
+    A child has everything imported already: to start a Python for each call would take most of a test's time. A child that is left
+    standing, by a strace that died, say, is killed after ``DEADLINE_S``, and no result is made of it.
     """
     go_read, go = os.pipe()
     told_read, told = os.pipe()
@@ -48,16 +60,32 @@ def traced(injection: str, archive: Path, out: Path) -> tuple[int, str]:
         extracting(archive, out, go_read, told)
     os.close(go_read)
     os.close(told)
-    command = ["strace", "-p", str(child), "-o", "/dev/null", "-e", f"inject={injection}"]
+    command = ["strace", "-p", str(child), "-y", "-o", str(trace), "-e", f"inject={injection}"]
+    is_late = threading.Event()
+
+    def give_up() -> None:
+        is_late.set()
+        os.kill(child, signal.SIGKILL)
+        strace.kill()
+
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace, os.fdopen(told_read) as answer:
         assert strace.stderr is not None
+        deadline = threading.Timer(deadline_s, give_up)
+        deadline.start()
         said = strace.stderr.readline()
+        if meanwhile is not None:
+            meanwhile(child, strace.pid)
         if "attached" not in said:
             os.kill(child, signal.SIGKILL)
         os.write(go, b"!")
         os.close(go)
         told_text = answer.read()
+        # Not reaped yet: until then its number is nobody else's, whenever the deadline comes.
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        deadline.cancel()
+        deadline.join()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert not is_late.is_set(), f"the child stood still for {deadline_s} s"
     if "attached" not in said:
         pytest.skip(f"strace cannot look at a process here: {said.strip()}")
     return code, told_text
@@ -93,6 +121,28 @@ def test_killed_at_any_system_call_leaves_a_whole_folder_or_none_and_the_next_ru
         assert is_whole(out) and is_whole(good)
         shutil.rmtree(out)
     assert killed >= calls and is_whole(out)
+
+
+@needs_strace
+@pytest.mark.fault(36)
+def test_files_and_folder_are_durable_before_the_folders_name_and_the_name_before_success(archive: Path, tmp_path: Path) -> None:
+    root, trace = tmp_path / "members", tmp_path / "trace"
+    assert traced("fsync,rename:delay_exit=1", archive, root / "out", trace=trace) == (0, "")
+    calls = re.findall(r"^(fsync|rename)\w*\((.*)\) += 0", trace.read_text(), re.MULTILINE)
+    at = next(number for number, (name, what) in enumerate(calls) if name == "rename" and what.endswith('/out"'))
+    before = {what.rpartition("<")[2].rstrip(">").rpartition(".part")[2] for name, what in calls[:at] if name == "fsync"}
+    assert before >= {"/a.txt", "/b.txt", "/manifest.json", ""}
+    assert any(name == "fsync" and what.endswith(f"<{root}>") for name, what in calls[at:])
+
+
+@needs_strace
+def test_child_that_stands_still_ends_the_test_and_not_the_suite(archive: Path, tmp_path: Path) -> None:
+    def stop(child: int, strace: int) -> None:
+        os.kill(child, signal.SIGSTOP)
+        os.kill(strace, signal.SIGKILL)
+
+    with pytest.raises(AssertionError, match="stood still for 1 s"):
+        traced("fsync:error=EIO:when=1", archive, tmp_path / "members" / "out", deadline_s=1, meanwhile=stop)
 
 
 @needs_mount

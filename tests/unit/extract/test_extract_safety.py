@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ArchiveError, DiskError
+from pipeline.errors import ArchiveError, ArchiveTooLarge, DiskError, UnsafeArchive
 from pipeline.extract import ExtractManager, WantedMember
 
 WANTED = [WantedMember("a.txt")]
@@ -69,9 +69,9 @@ def test_unsafe_name_in_a_zip_writes_nothing_even_when_unwanted(
     (tmp_path / "inner").mkdir()
     archive = tmp_path / "inner" / "a.bin"
     archive.write_bytes(zip_with(named(name)))
-    with pytest.raises(ArchiveError, match="unsafe"):
+    with pytest.raises(UnsafeArchive, match="unsafe"):
         manager.extract_archive(archive, tmp_path / "inner" / "out", validate, members=WANTED)
-    with pytest.raises(ArchiveError, match="unsafe"):
+    with pytest.raises(UnsafeArchive, match="unsafe"):
         list(manager.stream_extract(archive, lambda name: name == "a.txt"))
     assert only_archive_in(tmp_path / "inner") and [path.name for path in tmp_path.iterdir()] == ["inner"]
 
@@ -85,7 +85,7 @@ def test_unsafe_name_in_a_tar_leaves_nothing_even_behind_the_wanted_member(
     (tmp_path / "inner").mkdir()
     archive = tmp_path / "inner" / "a.bin"
     archive.write_bytes(compress(tar_with(named_header(name))))
-    with pytest.raises(ArchiveError, match="unsafe"):
+    with pytest.raises(UnsafeArchive, match="unsafe"):
         manager.extract_archive(archive, tmp_path / "inner" / "out", False, members=WANTED)
     assert only_archive_in(tmp_path / "inner") and [path.name for path in tmp_path.iterdir()] == ["inner"]
 
@@ -116,7 +116,7 @@ def test_entry_of_a_zip_that_is_no_plain_file_is_refused(manager: ExtractManager
     info.external_attr = (kind | 0o644) << 16
     archive = tmp_path / "a.bin"
     archive.write_bytes(zip_with(info, content=b"/etc/passwd"))
-    with pytest.raises(ArchiveError, match="mode"):
+    with pytest.raises(UnsafeArchive, match="mode"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     assert only_archive_in(tmp_path)
 
@@ -128,10 +128,10 @@ def test_entry_of_a_zip_that_is_no_plain_file_is_refused(manager: ExtractManager
 def test_entry_of_a_tar_that_is_no_plain_file_is_refused(manager: ExtractManager, tmp_path: Path, kind: bytes) -> None:
     archive = tmp_path / "a.bin"
     archive.write_bytes(tar_with(named_header("link", kind)))
-    with pytest.raises(ArchiveError, match="type"):
+    with pytest.raises(UnsafeArchive, match="type"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     archive.write_bytes(tar_with(named_header("setuid", tarfile.REGTYPE, 0o4755)))
-    with pytest.raises(ArchiveError, match="mode"):
+    with pytest.raises(UnsafeArchive, match="mode"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     assert only_archive_in(tmp_path)
 
@@ -242,20 +242,20 @@ def test_overlapping_entries_are_refused(manager: ExtractManager, tmp_path: Path
     doubled += struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 2, 2, 2 * len(record), directory, 0)
     archive = tmp_path / "a.bin"
     archive.write_bytes(doubled)
-    with pytest.raises(ArchiveError, match="overlap"):
+    with pytest.raises(UnsafeArchive, match="overlap"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     # An entry whose content quotes the next entry's header.
     two = bytearray(zip_with("b.txt"))
     directory = two.index(b"PK\x01\x02")
     two[directory + 20 : directory + 28] = struct.pack("<LL", 20, 20)
     archive.write_bytes(two)
-    with pytest.raises(ArchiveError, match="overlap"):
+    with pytest.raises(UnsafeArchive, match="overlap"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     # An entry whose own header's extra field reaches over the next entry.
     three = bytearray(zip_with("b.txt"))
     three[28:30] = struct.pack("<H", 40)
     archive.write_bytes(three)
-    with pytest.raises(ArchiveError, match="overlap"):
+    with pytest.raises(UnsafeArchive, match="overlap"):
         manager.extract_archive(archive, tmp_path / "out", members=WANTED)
     assert only_archive_in(tmp_path)
 
@@ -277,7 +277,7 @@ def test_header_of_a_tar_cannot_ask_for_memory(make_manager: Callable[..., Extra
     header.type, header.size = tarfile.XHDTYPE, 1 << 28
     archive = tmp_path / "a.bin"
     archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + zeros(20, 31))
-    with pytest.raises(ArchiveError, match="a header of"):
+    with pytest.raises(UnsafeArchive, match="a header of"):
         make_manager(max_ratio=1e9).extract_archive(archive, tmp_path / "out")
 
 
@@ -295,7 +295,7 @@ def test_million_entries_are_refused_at_once(manager: ExtractManager, tmp_path: 
         archive = tmp_path / "a.bin"
         archive.write_bytes(body)
         started = time.monotonic()
-        with pytest.raises(ArchiveError, match=f"{seen}.*max_members"):
+        with pytest.raises(ArchiveTooLarge, match=f"{seen}.*max_members"):
             manager.extract_archive(archive, tmp_path / "out", sha256="0" * 64, validate=False)
         assert time.monotonic() - started < 1 and only_archive_in(tmp_path)
 
@@ -303,7 +303,7 @@ def test_million_entries_are_refused_at_once(manager: ExtractManager, tmp_path: 
 def test_number_of_entries_is_limited_in_a_tar_too(make_manager: Callable[..., ExtractManager], tmp_path: Path) -> None:
     archive = tmp_path / "a.bin"
     archive.write_bytes(tar_with(*(named_header(str(number)) for number in range(20))))
-    with pytest.raises(ArchiveError, match="max_members"):
+    with pytest.raises(ArchiveTooLarge, match="max_members"):
         make_manager(max_members=20).extract_archive(archive, tmp_path / "out", members=WANTED)
     make_manager(max_members=21).extract_archive(archive, tmp_path / "out", members=WANTED)
 
@@ -323,7 +323,7 @@ def test_bomb_without_a_stated_size_is_stopped_while_inflating(manager: ExtractM
         header.size = 100 << 20
         bomb = gzip.compress(header.tobuf()) + bomb
     archive.write_bytes(bomb)
-    with pytest.raises(ArchiveError, match="max_ratio"):
+    with pytest.raises(ArchiveTooLarge, match="max_ratio"):
         manager.extract_archive(archive, tmp_path / "out")
     assert only_archive_in(tmp_path)
 
@@ -338,11 +338,31 @@ def test_bomb_that_states_its_size_is_refused_before_inflating(
         for _ in range(100):
             member.write(bytes(1 << 20))
     started = time.monotonic()
-    with pytest.raises(ArchiveError, match="max_ratio"):
+    with pytest.raises(ArchiveTooLarge, match="max_ratio"):
         make_manager().extract_archive(archive, tmp_path / "out")
-    with pytest.raises(ArchiveError, match="max_member_bytes"):
+    with pytest.raises(ArchiveTooLarge, match="max_member_bytes"):
         make_manager(max_member_bytes=1 << 20).extract_archive(archive, tmp_path / "out")
     assert time.monotonic() - started < 1 and only_archive_in(tmp_path)
+
+
+@pytest.mark.fault(29)
+def test_bomb_that_states_less_than_it_holds_gives_no_byte_beyond_what_it_states(manager: ExtractManager, tmp_path: Path) -> None:
+    archive = tmp_path / "a.bin"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("a.txt", bytes(100 << 20))
+    content = bytearray(archive.read_bytes())
+    struct.pack_into("<L", content, content.index(b"PK\x01\x02") + 24, 1 << 20)
+    archive.write_bytes(content)
+    given = 0
+    stream = manager.stream_extract(archive)
+    _, chunks = next(stream)
+    with pytest.raises(ArchiveError, match="E_ARCHIVE: .*more than the 1048576 bytes that the directory states"):
+        for chunk in chunks:
+            given += len(chunk)
+    assert given <= 1 << 20
+    with pytest.raises(ArchiveError):
+        manager.extract_archive(archive, tmp_path / "out")
+    assert only_archive_in(tmp_path)
 
 
 def test_blank_padded_member_below_the_budget_passes_any_ratio(

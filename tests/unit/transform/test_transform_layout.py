@@ -1,11 +1,15 @@
 """Which layout and which column is where: decided once a member, refused when in doubt."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from member_maker import ACCOUNTS, ARB, BIGINT, ROWS, TEXT, acct, measure, table
 
-from pipeline.catalog.model import Column, Expectation, Layout, VersionField
+from pipeline.catalog.model import Column, Computed, Expectation, Layout, VersionField
 from pipeline.errors import EmptyMember, HeaderError, LayoutError, VintageError
-from pipeline.transform import choose_layout, read_header, read_version
+from pipeline.transform import DataTransformer, choose_layout, read_header, read_version
+from pipeline.transform.first_rows import FIRST_ROWS
 from pipeline.transform.layout import check_expected
 
 HEADER = b"acct\towner\ttot_mkt_val\r\n"
@@ -227,3 +231,112 @@ def test_header_that_names_another_year_is_refused(tmp_path, line, year, value, 
     else:
         with pytest.raises(VintageError, match=r"HEAD\.TXT says .* at bytes 5 to 9.*'2025', as for tax year 2025"):
             check_expected(measure(path), expected, year)
+
+
+@pytest.mark.fault(38)
+def test_alias_of_a_layout_counts_in_members_of_that_layout_alone(tmp_path):
+    content = b"konto\towner\ttot_mkt_val\n" + acct(1) + b"\tA\t1\n"
+    assert reading_of(tmp_path, content, with_layout(aliases={"acct": (" Konto",)})).fields == ("acct", "owner", "val")
+    with pytest.raises(HeaderError, match="missing: acct; new: konto"):
+        reading_of(tmp_path, content, with_layout(aliases={"owner": ("name",)}))
+
+
+def test_member_without_header_takes_the_order_of_its_layout(tmp_path, transformed):
+    of = with_layout(order=("val", "acct", "owner"))
+    content = b"1\t" + acct(1) + b"\tA\n" + b"2\t" + acct(2) + b"\tB\n"
+    reading = reading_of(tmp_path, content, of)
+    assert (reading.fields, reading.notes) == (("val", "acct", "owner"), ("no header: columns in the layout's order",))
+    assert transformed(content, of).column("val") == [1, 2]
+    assert reading_of(tmp_path, HEADER + acct(1) + b"\tA\t1\n", of).fields == ("acct", "owner", "val")
+
+
+@pytest.mark.fault(38)
+def test_header_with_quotes_is_read_where_the_layout_declares_them(tmp_path):
+    of = with_layout(delimiter=",", quote='"')
+    content = b'"acct","Owner",tot_mkt_val\n"' + acct(1) + b'","A, B",1\n'
+    assert reading_of(tmp_path, content, of).fields == ("acct", "owner", "val")
+    assert reading_of(tmp_path, content.replace(b"A, B", b'A "B'), of).header_line == 1
+
+
+def test_quotes_are_text_of_a_header_where_the_layout_declares_none(tmp_path):
+    with pytest.raises(HeaderError, match='missing: acct'):
+        reading_of(tmp_path, b'"acct"\towner\ttot_mkt_val\n' + acct(1) + b"\tA\t1\n")
+
+
+MADE = table(
+    Column("id", TEXT, "id", compute=Computed("join", ("acct", "owner"))),
+    *ACCOUNTS.columns,
+    Column("rest", TEXT, "*"),
+    key=("acct",),
+    layouts=(Layout("delimited", unknown_columns="keep"),),
+)  # fmt: skip
+
+
+def test_computed_and_keeping_columns_have_no_place_in_header_order_or_number_of_fields(tmp_path, transformed):
+    for content in (HEADER + acct(1) + b"\tA\t1\r\n", acct(1) + b"\tA\t1\r\n"):
+        assert reading_of(tmp_path, content, MADE).fields == ("acct", "owner", "val")
+        outcome = transformed(content, MADE)
+        assert (outcome.column("id"), outcome.column("rest")) == (["0000000000001 A"], [None])
+
+
+@pytest.mark.fault(38)
+def test_unknown_columns_are_kept_as_json_under_their_names_whatever_their_order(tmp_path, transformed):
+    lines = [b'Zip 4\t%s\tA\t1\t\xe9"\\\n' % acct(1), b" \t%s\tA\t1\t \n" % acct(2), b"12\t%s\tA\t1\t\n" % acct(3)]
+    content = b"Zip 4 \tacct\towner\ttot_mkt_val\tna\xefve\n" + b"".join(lines)
+    reading = reading_of(tmp_path, content, MADE)
+    assert reading.fields == ("*Zip 4", "acct", "owner", "val", "*na\xefve")
+    assert reading.notes == ("columns kept, which the schema does not name: Zip 4, na\xefve",)
+    kept = transformed(content, MADE).column("rest")
+    assert [text and json.loads(text) for text in kept] == [{"Zip 4": "Zip 4", "na\xefve": '\xe9"\\'}, None, {"Zip 4": "12"}]
+    swapped = b"acct\towner\ttot_mkt_val\tna\xefve\tZip 4\n" + acct(1) + b'\tA\t1\t\xe9"\\\tZip 4\n'
+    assert transformed(swapped, MADE).column("rest") == kept[:1]
+
+
+def test_control_character_in_a_kept_column_is_escaped_and_stays(transformed):
+    content = b"acct\towner\ttot_mkt_val\tx\n" + acct(1) + b"\tA\t1\ta\0b\n"
+    assert transformed(content, MADE).column("rest") == ['{"x": "a\\u0000b"}']
+
+
+def test_two_unknown_columns_of_one_name_cannot_be_kept(tmp_path):
+    with pytest.raises(HeaderError, match="columns to keep that stand there more than once: x.*unknown columns kept"):
+        reading_of(tmp_path, b"acct\towner\ttot_mkt_val\tx\tx\n" + acct(1) + b"\tA\t1\t2\t3\n", MADE)
+
+
+@pytest.mark.parametrize(("end", "stated"), [(b"\r\n", 12), (b"\n", 11)])
+def test_record_width_may_count_the_line_end(tmp_path, transformed, end, stated):
+    of = table(
+        Column("cd", TEXT, "cd", start=1, end=4), Column("n", BIGINT, "n", start=5, end=10),
+        layouts=(Layout("fixed_width", record_width=stated, includes_line_end=True),),
+    )  # fmt: skip
+    content = b"AAAA000012" + end + b"BBBB    13" + end + b"CCCC1" + end
+    assert reading_of(tmp_path, content, of).record_width == 10
+    outcome = transformed(content, of)
+    assert (outcome.column("n"), outcome.report.refused) == ([12, 13], {"*:record_width": 1})
+    with pytest.raises(LayoutError, match=r"record widths 10 .*record width 9, line end included"):
+        reading_of(tmp_path, content, replace(of, layouts=(replace(of.layouts[0], record_width=9),)))
+
+
+def looked_at(tmp_path, content, of):
+    path = tmp_path / "roll.txt"
+    path.write_bytes(content)
+    member = measure(path)
+    reading = read_header(of, choose_layout(of, member, year=2025, version=None), member)
+    DataTransformer(of, chunk_rows=FIRST_ROWS).check_first_rows(path, member, reading)
+
+
+MARKED = with_layout(fingerprint={"acct": r"\d{13}", "val": r"\d+"})
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize(("strange", "is_refused"), [(0, False), (1, False), (2, True)])
+def test_member_without_header_must_look_like_its_columns_in_nine_rows_of_ten(tmp_path, strange, is_refused):
+    rows = [acct(number) + b"\tA\t1\n" for number in range(10 - strange)] + [b"A\t" + acct(1) + b"\t1\n"] * strange
+    if not is_refused:
+        return looked_at(tmp_path, b"".join(rows), MARKED)
+    with pytest.raises(LayoutError, match=r"first 10 rows of roll\.txt, which has no header, .*: acct \(8 of 10 values match"):
+        looked_at(tmp_path, b"".join(rows), MARKED)
+
+
+def test_fingerprint_judges_values_that_are_there_and_only_without_a_header(tmp_path):
+    looked_at(tmp_path, b"".join(acct(number) + b"\tA\t\n" for number in range(10)), MARKED)
+    looked_at(tmp_path, HEADER + b"A\tA\tA\n" * 10, MARKED)

@@ -10,6 +10,7 @@ from member_maker import BOOLEAN, DATE, INTEGER, TEXT, numeric
 from pipeline.catalog.model import Column
 from pipeline.transform import row_hashes
 from pipeline.transform.coerce import arrow_type
+from pipeline.transform.row_hash import canonical_texts
 
 COLUMNS = (
     Column("b", TEXT, "b"),
@@ -67,6 +68,35 @@ def test_scale_of_a_number_does_not_matter():
     assert of("100", 9, 0) != of("1", 9, 0)
 
 
+@settings(max_examples=200, deadline=None)
+@given(digits=st.integers(-(10**18) + 1, 10**18 - 1), scale=st.integers(0, 18), more=st.integers(0, 10))
+def test_number_has_one_text_without_exponent_whatever_its_type(digits, scale, more):
+    value = Decimal(digits).scaleb(-scale)
+    shortest = f"{value:f}"
+    shortest = shortest.rstrip("0").rstrip(".") if scale else shortest
+    texts = {
+        canonical_texts(pa.array([value, None], pa.decimal128(38, wider))).to_pylist()[0] for wider in (scale, scale + more)
+    }
+    assert texts == {"0" if not digits else shortest}
+
+
+def test_whole_number_and_decimal_of_the_same_value_hash_alike():
+    number, wide = (Column("n", INTEGER, "n"),), (Column("n", numeric(9, 2), "n"),)
+    rows = [{"n": value} for value in (-1, 0, 7, 100, None)]
+    assert hashes(rows, number) == hashes([{"n": None if row["n"] is None else Decimal(row["n"])} for row in rows], wide)
+
+
+def test_texts_at_hand_give_the_hash_that_the_values_give():
+    rows = pa.table({"n": pa.array([Decimal("1.50"), None], pa.decimal128(9, 2)), "a": ["x", "y"]})
+    columns = (Column("n", numeric(9, 2), "n"), Column("a", TEXT, "a"))
+    assert row_hashes(rows, columns, {"n": pa.array(["1.5", None])}).equals(row_hashes(rows, columns))
+
+
+def test_table_without_rows_or_columns_has_a_hash_a_row():
+    assert len(row_hashes(pa.table({"a": pa.array([], pa.string())}), (Column("a", TEXT, "a"),))) == 0
+    assert len(set(row_hashes(pa.table({"a": ["x", "y"]}), ()).to_pylist())) == 1
+
+
 def test_null_is_not_the_empty_text_nor_its_own_mark():
     column = (Column("a", TEXT, "a"),)
     assert len(set(hashes([{"a": None}, {"a": ""}, {"a": "-"}, {"a": "="}], column))) == 4
@@ -77,5 +107,5 @@ def test_canonical_form_is_the_documented_one():
     import hashlib
 
     row = {"a": "x", "b": None, "n": Decimal("0.0000001000"), "i": -7, "d": datetime.date(1899, 12, 30), "t": True}
-    written = b"row1\0=x\0-\0=1899-12-30\0=-7\0=0.0000001\0=t"
+    written = b"row2\0x\0\xff\x001899-12-30\0-7\x000.0000001\0t"
     assert hashes([row]) == [hashlib.blake2b(written, digest_size=16).hexdigest()]

@@ -1,6 +1,6 @@
 """What is shown of a row that names a person has its shape and not its text."""
 
-from pipeline.status import masked
+from pipeline.quarantine import masked
 
 
 def test_letters_and_digits_are_masked_one_for_one():
