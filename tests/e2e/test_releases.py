@@ -10,8 +10,9 @@ from sample_site import HEARINGS, REAL
 SYNCS_ONLY = {"ProbeRelease", "SyncSource", "SyncAll"}
 HEADS_ONLY = [f"HEAD {HEARINGS}", f"HEAD {REAL}"]
 SAMPLE_OF_CHANGES = random.Random(20250301)
-INTEREST_RULE = "max = 0.9, "
-RULED_COLUMN = 'interest_percent = { type = "numeric(9,6)", '
+#: A rule of real_mnrl that some of its rows break: for that they are quarantined, not made NULL.
+UNRULED = 'source = "Interest_Percent", nulls = ["Pending"], on_error = "null"'
+RULED = 'max = 0.9, source = "Interest_Percent", nulls = ["Pending"]'
 
 
 def next_release(world):
@@ -57,7 +58,7 @@ def refreshed_copy(refreshed, tmp_path_factory, server_url):
 def ruled(published, tmp_path_factory, server_url):
     """A copy of the published world in which a rule of real_mnrl came in."""
     with published.copy(tmp_path_factory.mktemp("worlds") / "ruled", server_url) as world:
-        world.edit_schema("hcad/real_mnrl.toml", RULED_COLUMN, RULED_COLUMN + INTEREST_RULE)
+        world.edit_schema("hcad/real_mnrl.toml", UNRULED, RULED)
         world.attempt, world.place = world.last_attempt(), world.mark()
         world.done = world.publish("--source", "hcad")
         yield world
@@ -215,14 +216,14 @@ def test_rows_that_break_a_rule_are_in_quarantine_with_line_text_and_reasons(rul
     assert ruled.written("real_mnrl") == (0, 0, len(broken))
     assert ruled.hashes()["hcad.real_mnrl.2025"][0] == published.hashes()["hcad.real_mnrl.2025"][0] - len(broken)
     shown = ruled.do(*ruled.pipeline("quarantine", "hcad", "--limit", "1000"))
-    assert shown.out.count("interest_percent") == len(broken)
+    assert shown.out.count("interest_percent: max value is 0.9") == len(broken)
 
 
 def test_recipe_changed_and_changed_back_is_published_each_time(ruled, published, tmp_path_factory, server_url):
     home = tmp_path_factory.mktemp("copies") / "unruled"
     with ruled.copy(home, server_url) as world:
         recipes = [row[4] for row in world.currents()]
-        world.edit_schema("hcad/real_mnrl.toml", INTEREST_RULE, "")
+        world.edit_schema("hcad/real_mnrl.toml", RULED, UNRULED)
         attempt = world.last_attempt()
         world.publish("--source", "hcad", "--year", "2025")
         assert world.hashes() == published.hashes()
