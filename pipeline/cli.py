@@ -225,7 +225,7 @@ def _database() -> Iterator[tuple[Settings, Engine]]:
     from pipeline.settings import process_settings
 
     settings = process_settings()
-    yield settings, open_database(settings.database_url, settings.state)
+    yield settings, open_database(settings.database_url, settings.state, settings.database_limits)
 
 
 @contextmanager
@@ -276,4 +276,6 @@ def _show(outcome: RunOutcome) -> None:
         click.echo(line)
     for sync in outcome.syncs:
         click.echo(f"{sync.source} {sync.year}: {sync.state}{f': {sync.message}' if sync.message else ''}")
+    for note in outcome.notes:
+        click.echo(f"note: {note}")
     click.echo(f"run {outcome.run_id}: {outcome.message} (exit code {outcome.exit_code}, log {outcome.log})")

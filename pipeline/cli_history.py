@@ -81,7 +81,7 @@ def _engine() -> Engine:
     from pipeline.settings import process_settings
 
     settings = process_settings()
-    return open_database(settings.database_url, settings.state)
+    return open_database(settings.database_url, settings.state, settings.database_limits)
 
 
 def _values(engine: Engine, changes: ImportChanges, column: str | None) -> Iterator[ValueChange]:

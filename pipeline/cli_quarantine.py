@@ -38,7 +38,7 @@ def quarantine(
 
     declared = find_source(source)
     settings = process_settings()
-    engine = open_database(settings.database_url, settings.state)
+    engine = open_database(settings.database_url, settings.state, settings.database_limits)
     shown = limit if limit or csv_file else SHOWN_ROWS
     found = refused.read_quarantine(engine, refused.Wanted(source, import_id, table, rule, column, line, shown))
     rows: Sequence[Mapping[str, Any]] = found.rows if found else []

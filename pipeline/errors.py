@@ -41,6 +41,18 @@ class ConfigurationError(PipelineError):
     code = "E_CONFIG"
 
 
+class DatabaseRefused(ConfigurationError):
+    """PostgreSQL does not let this user in, or its role lacks privileges."""
+
+    code = "E_DATABASE_REFUSED"
+
+
+class ReadOnlyDatabase(ConfigurationError):
+    """PostgreSQL takes no writes: a standby, or one that is set to be read only."""
+
+    code = "E_DATABASE_READ_ONLY"
+
+
 class CatalogError(PipelineError):
     """A schema file does not follow the schema language."""
 
@@ -93,9 +105,25 @@ class DiskError(TransientError):
 
 
 class DatabaseUnavailable(TransientError):
-    """PostgreSQL cannot be reached, or broke off."""
+    """PostgreSQL cannot be reached, or broke off.
+
+    ``may_be_repeated``: its transaction was rolled back for certain, and another attempt may fare better.
+    """
 
     code = "E_DATABASE"
+    may_be_repeated: bool = False
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """A lock, a connection or a turn was not to be had in time, because others have it."""
+
+    code = "E_DATABASE_BUSY"
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """PostgreSQL has no room left, or too little to begin."""
+
+    code = "E_DATABASE_FULL"
 
 
 class SchedulerUnavailable(TransientError):

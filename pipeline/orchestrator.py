@@ -92,7 +92,7 @@ class ETLOrchestrator:
         """The figures of the last run from the ledger: rows by table, seconds, tasks by outcome; empty before a run."""
         if self.last is None:
             return {}
-        engine = open_database(self.settings.database_url, self.settings.state)
+        engine = open_database(self.settings.database_url, self.settings.state, self.settings.database_limits)
         with transaction(engine) as cursor:
             cursor.execute(
                 "select extract(epoch from finished_at - started_at)::float, exit_code from etl.run where run_id = %s", [self.last.run_id]

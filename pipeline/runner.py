@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -31,6 +33,7 @@ from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError, Tra
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
 from pipeline.load import upkeep
+from pipeline.load.preflight import preflight
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
 from pipeline.releases import AS_OF_FORMAT
@@ -38,6 +41,8 @@ from pipeline.settings import Settings, chosen_syncs, chosen_tables, find_source
 from pipeline.terminal import progress_bars
 
 STOP_TIMEOUT_S = 10.0
+#: Seconds between two questions whether the run still holds its sources.
+LOCK_ASKED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended. ``exit_code`` is the process's; ``syncs`` has one entry a source and tax year."""
+    """How a run ended. ``exit_code`` is the process's; ``syncs`` has one entry a source and tax year; ``notes`` are of the preflight."""
 
     run_id: int
     exit_code: int
@@ -81,6 +86,7 @@ class RunOutcome:
     message: str
     syncs: tuple[SyncOutcome, ...]
     log: Path
+    notes: tuple[str, ...] = ()
 
 
 def run(settings: Settings, request: RunRequest) -> RunOutcome:
@@ -93,7 +99,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
     syncs = chosen_syncs(request.source, request.year)
     request = replace(request, tables=chosen_tables(request.source, syncs, request.tables, request.archives))
     url = server_url(settings.database_url, settings.state)
-    engine = open_database(url.render_as_string(hide_password=False), settings.state)
+    engine = open_database(settings.database_url, settings.state, settings.database_limits)
     log = request.log or settings.state / "logs" / f"{request.as_of.strftime(AS_OF_FORMAT)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     run_id = runs.start_run(engine, _command_line(request), settings.profile, request.as_of)
@@ -101,6 +107,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
         sources = sorted({source for source, _ in syncs})
         with runs.SourceLocks(engine, run_id, sources) as locks:
             runs.require_profile(engine, settings.profile, sources)
+            notes = preflight(engine, map(find_source, sources), min_free_bytes=settings.min_free_bytes)
+            runs.note(engine, run_id, notes)
             # What a run that died after its publish has left.
             upkeep.pay_if_possible(engine, sources, log_event)
             scheduler_url = request.scheduler_url or _started_luigid(settings) or settings.scheduler_url
@@ -109,8 +117,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
                 scheduler.forgive(scheduler_url, sources)
             environment = _environment(settings, url.render_as_string(hide_password=False), run_id, locks.tokens)
             with progress_bars(configuration.progress_folder(settings.state, run_id)):
-                code = _run_luigi(_arguments(request, scheduler_url), environment, log, request.timeout_s)
-            return _conclude(engine, settings, request, run_id, syncs, code, log)
+                code = _run_luigi(_arguments(request, scheduler_url), environment, log, request.timeout_s, locks.still_held)
+            return replace(_conclude(engine, settings, request, run_id, syncs, code, log), notes=tuple(notes))
     except PipelineError as error:
         runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
         raise
@@ -198,21 +206,35 @@ def _environment(settings: Settings, database_url: str, run_id: int, tokens: Map
     }
 
 
-def _run_luigi(arguments: list[str], environment: Mapping[str, str], log: Path, timeout_s: float | None) -> int:
+def _run_luigi(
+    arguments: list[str], environment: Mapping[str, str], log: Path, timeout_s: float | None, still_held: Callable[[], None]
+) -> int:
     """Start luigi as a process group, wait, and see that nothing of the group is left; returns its exit code.
+
+    Args:
+        arguments: the command line.
+        environment: all of it.
+        log: takes its output.
+        timeout_s: seconds until it is ended; None: never.
+        still_held: called now and then; raises when the sources are no longer ours, and ends the group.
 
     Raises:
         Interrupted: a signal, or the time-out, ended it.
+        FencedOut: another run has taken over a source.
+        DatabaseUnavailable: the server cannot be reached any more.
     """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with open(log, "ab") as out, _interruptible():
         child = subprocess.Popen(
             arguments, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             cwd=configuration.home(), start_new_session=True,
         )  # fmt: skip
         try:
-            return child.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise Interrupted(f"the run took more than {timeout_s:g} s", "an end within --timeout", "run again: it goes on") from error
+            while (left_s := math.inf if deadline is None else deadline - time.monotonic()) > 0:
+                with suppress(subprocess.TimeoutExpired):
+                    return child.wait(min(left_s, LOCK_ASKED_S))
+                still_held()
+            raise Interrupted(f"the run took more than {timeout_s:g} s", "an end within --timeout", "run again: it goes on")
         finally:
             _end_group(child)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import luigi
 from luigi.parameter import ParameterException
@@ -21,6 +22,7 @@ from pipeline.bandwidth import BandwidthPlan
 from pipeline.catalog.load import load_catalog
 from pipeline.catalog.model import Source
 from pipeline.catalog.profiles import elsewhere
+from pipeline.database.engine import DatabaseLimits
 from pipeline.errors import ConfigurationError
 from pipeline.services import running
 
@@ -45,6 +47,14 @@ class database(luigi.Config):  # noqa: N801
     """The PostgreSQL server."""
 
     url = luigi.Parameter(default="", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+    connect_timeout_s = luigi.FloatParameter(default=15.0)
+    reconnect_s = luigi.FloatParameter(default=10.0)
+    lock_timeout_s = luigi.FloatParameter(default=600.0)
+    statement_timeout_s = luigi.FloatParameter(default=14_400.0)
+    idle_in_transaction_s = luigi.FloatParameter(default=600.0)
+    silence_s = luigi.FloatParameter(default=20.0)
+    pool_size = luigi.IntParameter(default=2)
+    min_free_mb = luigi.IntParameter(default=1024)
 
 
 class download(luigi.Config):  # noqa: N801
@@ -119,6 +129,8 @@ class Settings:
     catalog_path: Path | None
     profile: str
     database_url: str
+    database_limits: DatabaseLimits
+    min_free_bytes: int
     mirror: str
     mirror_addresses: tuple[str, ...]
     timeout_s: tuple[float, float]
@@ -149,12 +161,14 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     try:
         path = str(catalog().path)
-        positive = {
+        positive: dict[str, Any] = {
             "[extract] part_bytes": int(extract().part_bytes),
             "[transform] chunk_rows": int(transform().chunk_rows),
             "[load] batch_rows": int(load().batch_rows),
             "[load] quarantine_rows_per_rule": int(load().quarantine_rows_per_rule),
             "[download] per_host": int(download().per_host),
+            "[database] pool_size": int(database().pool_size),
+            "[database] connect_timeout_s": float(database().connect_timeout_s),
             "[retention] archives": int(retention().archives),
         }
         settings = Settings(
@@ -162,6 +176,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             catalog_path=_absolute(path) if path else None,
             profile=environ.get(configuration.PROFILE) or str(catalog().profile),
             database_url=environ.get("DATABASE_URL") or str(database().url),
+            database_limits=_database_limits(),
+            min_free_bytes=int(_not_negative("min_free_mb", database)) << 20,
             mirror=environ.get(configuration.MIRROR) or str(download().mirror),
             mirror_addresses=tuple(str(download().mirror_addresses).split()),
             timeout_s=(float(download().connect_timeout_s), float(download().read_timeout_s)),
@@ -199,16 +215,28 @@ def _patience() -> Patience:
     return Patience(**{**figures, "max_bytes": int(download().max_bytes)})  # type: ignore[arg-type]  # the one whole number among them
 
 
-def _not_negative(name: str) -> float:
-    """A figure of [download] that is 0 or more.
+def _database_limits() -> DatabaseLimits:
+    return DatabaseLimits(
+        connect_s=float(database().connect_timeout_s),
+        reconnect_s=_not_negative("reconnect_s", database),
+        lock_s=_not_negative("lock_timeout_s", database),
+        statement_s=_not_negative("statement_timeout_s", database),
+        idle_in_transaction_s=_not_negative("idle_in_transaction_s", database),
+        silence_s=_not_negative("silence_s", database),
+        pool=int(database().pool_size),
+    )
+
+
+def _not_negative(name: str, section: type[luigi.Config] = download) -> float:
+    """A figure that is 0 or more.
 
     Raises:
         ConfigurationError: it is not.
     """
-    value = getattr(download(), name)
+    value = getattr(section(), name)
     # Also refuses what is no number.
     if not value >= 0:
-        raise ConfigurationError(f"[download] {name} = {value}", "0 or more", "correct config/luigi.cfg")
+        raise ConfigurationError(f"[{section.__name__}] {name} = {value}", "0 or more", "correct config/luigi.cfg")
     return float(value)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
+from pipeline.database.repeat import repeated
 from pipeline.handoff import Manifest, OnEvent, Receipt, ignore, json_object, read_if_whole, read_json, receipt_path
 from pipeline.handoff import read_receipt as read_receipt
 from pipeline.releases import BAD, FIRST_BAD
@@ -169,6 +170,7 @@ class MarkerTarget(luigi.Target):
     def __init__(self, engine: Engine, row: MarkerRow) -> None:
         self.engine, self.row = engine, row
 
+    @repeated
     def exists(self) -> bool:
         """Whether the row is committed.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ["LUIGI_CONFIG_PATH"] = str(Path(__file__).parents[1] / "config" / "luigi.cfg")
 
 import embedded_home
+import plain_role
 import pytest
 import sqlalchemy as sa
 
@@ -53,14 +54,9 @@ def open_folder():
 
 @pytest.fixture
 def database_url(server_url):
-    """The URL, as text, of an empty database of the test's own."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield server_url.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    """The URL, as text, of an empty database of the test's own, for a role that may make schemas in it and nothing else."""
+    with plain_role.database(server_url, f"test_{uuid.uuid4().hex[:12]}") as url:
+        yield url
 
 
 @pytest.fixture

@@ -145,6 +145,9 @@ def check_table(file: TomlFile, table: Table) -> None:
     check_checks(file, table)
     for number, index in enumerate(table.indexes):
         known(file, ("index", number, "columns"), index.columns, names)
+        for name in index.columns if index.using == "trgm" else ():
+            if table.column(name).type.kind != "text":
+                raise file.error(("index", number, "columns"), f"{name!r} is no text, and has no trigrams", "columns of text")
     for number, example in enumerate(table.examples):
         known(file, ("example", number), example.gives or (example.refused or "",), names)
         if not any(layout.years is None or layout.years[0] <= example.year <= layout.years[1] for layout in table.layouts):

@@ -282,7 +282,10 @@ TABLE_FILE: dict[str, Any] = {
     },
     "index": {
         "type": "list",
-        "schema": {"type": "dict", "schema": {"columns": _needed(_names(least=1))}},
+        "schema": {
+            "type": "dict",
+            "schema": {"columns": _needed(_names(least=1)), "using": {"type": "string", "allowed": ["btree", "trgm"]}},
+        },
     },
     "check": {
         "type": "list",

@@ -141,9 +141,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Index:
-    """A secondary index of the live table, on these columns in this order (``tax_year`` is added in front)."""
+    """A secondary index of the live table.
+
+    Attributes:
+        columns: in this order.
+        using: ``btree``, with ``tax_year`` put in front; or ``trgm``, trigrams of text for searches within it
+            (``like '%MAIN%'``), where the database has the extension pg_trgm.
+    """
 
     columns: tuple[str, ...]
+    using: Literal["btree", "trgm"] = "btree"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
         on_conflict=head.get("on_conflict", "quarantine"),
         layouts=tuple(_layout(file, number, keys) for number, keys in enumerate(document["layout"])),
         columns=columns,
-        indexes=tuple(Index(tuple(keys["columns"])) for keys in document.get("index", ())),
+        indexes=tuple(Index(tuple(keys["columns"]), keys.get("using", "btree")) for keys in document.get("index", ())),
         examples=tuple(_example(file, number, keys) for number, keys in enumerate(document.get("example", ()))),
         doc=head.get("doc", ""),
         year_column=head.get("year_column"),

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from pipeline.database.engine import transaction
+from pipeline.database.preflight import require_server, without_known_schemas
+from pipeline.database.repeat import repeated
 from pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 #: Any constant will do, as long as nothing else in the database takes it.
 LOCK = 0x4843_4144
-MINIMUM_SERVER = 150000
 
 BOOTSTRAP = """
 create schema if not exists etl;
@@ -56,43 +57,35 @@ def shipped_migrations() -> tuple[Migration, ...]:
     return tuple(Migration(int(file.name[:4]), file.name, file.read_text(encoding="utf-8")) for file in files)
 
 
+@repeated
 def migrate(engine: Engine, migrations: tuple[Migration, ...] | None = None) -> list[str]:
     """Bring the ledger's schema up to date; returns the names of the files applied by this call.
 
     Raises:
-        ConfigurationError: PostgreSQL is older than 15, or the recorded migrations are not a prefix of ours.
+        ConfigurationError: the server cannot take what we write (:func:`pipeline.database.preflight.require_server`), or the recorded
+            migrations are not a prefix of ours.
         DatabaseUnavailable: the server cannot be reached.
     """
+    require_server(engine)
     migrations = shipped_migrations() if migrations is None else migrations
     applied: list[str] = []
     with transaction(engine) as cursor:
-        _check_server(cursor)
         cursor.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         cursor.execute("select to_regclass('etl.migration') is not null")
         if not _one(cursor):
-            cursor.execute(BOOTSTRAP)
+            cursor.execute(without_known_schemas(cursor, BOOTSTRAP))
         cursor.execute("select version, name, sha256 from etl.migration order by version")
         recorded = {version: (name, sha256) for version, name, sha256 in cursor.fetchall()}
         _compare(recorded, migrations)
         for migration in migrations:
             if migration.version not in recorded:
-                cursor.execute(migration.sql)
+                cursor.execute(without_known_schemas(cursor, migration.sql))
                 cursor.execute(
                     "insert into etl.migration (version, name, sha256) values (%s, %s, %s)",
                     [migration.version, migration.name, migration.sha256],
                 )
                 applied.append(migration.name)
     return applied
-
-
-def _check_server(cursor: Cursor) -> None:
-    cursor.execute("show server_version_num")
-    version = int(str(_one(cursor)))
-    if version < MINIMUM_SERVER:
-        raise ConfigurationError(f"PostgreSQL {version // 10000}", "PostgreSQL 15 or newer", "upgrade the server")
-    cursor.execute("show server_encoding")
-    if (encoding := _one(cursor)) != "UTF8":
-        raise ConfigurationError(f"a database in {encoding}", "one in UTF8", "create the database with encoding 'UTF8'")
 
 
 def _compare(recorded: dict[int, tuple[str, str]], migrations: tuple[Migration, ...]) -> None:

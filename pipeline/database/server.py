@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import URL, Engine
 
+from pipeline import configuration
 from pipeline.database.embedded import EmbeddedPostgres
-from pipeline.database.engine import database_url, make_engine
+from pipeline.database.engine import DatabaseLimits, database_url, make_engine
 from pipeline.database.migrate import migrate
+from pipeline.database.runs import run_name
 
 
 def embedded(state: Path) -> EmbeddedPostgres:
@@ -31,11 +34,17 @@ def server_url(configured: str, state: Path) -> URL:
 
 
 @lru_cache(maxsize=4)
-def open_database(configured: str, state: Path) -> Engine:
+def open_database(configured: str, state: Path, limits: DatabaseLimits | None = None) -> Engine:
     """An engine on the database, started where it is ours to start, with the ledger up to date; made once a process.
 
-    The engine has no pool, so the processes that Luigi forks may use it too.
+    The processes that Luigi forks use it too, each with connections of its own. The sessions of a run's tasks bear its name.
+
+    Args:
+        configured: the user's URL, or "".
+        state: the state folder.
+        limits: how long is waited for what; None: the defaults.
     """
-    engine = make_engine(server_url(configured, state))
+    run_id = os.environ.get(configuration.RUN_ID)
+    engine = make_engine(server_url(configured, state), application=run_name(int(run_id)) if run_id else "hcad-pipeline", limits=limits)
     migrate(engine)
     return engine

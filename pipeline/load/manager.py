@@ -21,6 +21,7 @@ from pipeline.catalog.model import Source, Table
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
+from pipeline.database.repeat import repeated
 from pipeline.errors import AccountingError, GateRefused, PipelineError
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
 from pipeline.load import publish, quarantine, release, settle, shape, staging, upkeep
@@ -95,11 +96,13 @@ class LoadManager:
         with self._joined(cursor) as joined:
             return write_checkpoint(joined, import_id, records_processed, checkpoint)
 
+    @repeated
     def resume_from_checkpoint(self, import_id: int) -> Resume:
         """What of an import is behind checkpoints; an empty answer after a crash of the server emptied staging."""
         with transaction(self.engine) as cursor:
             return read_checkpoints(cursor, import_id)
 
+    @repeated
     def open_import(self, key: ImportKey, table: Table) -> Import:
         """Open the import, or find it open, with live and staging tables for one of its tables ready to take rows.
 
@@ -119,6 +122,7 @@ class LoadManager:
                 shape.create_staging(cursor, relations)
             return found
 
+    @repeated
     def expect_parts(self, key: ImportKey, table: Table, origin: Origin) -> int:
         """Take back parts that an earlier run staged from something else (other settings, another member); returns how many."""
         with self._fenced(key) as cursor:
@@ -129,6 +133,7 @@ class LoadManager:
             self.on_event("load.parts_of_another_cut", {"table": table.qualified, "parts": cleared})
         return cleared
 
+    @repeated
     def stage_part(self, key: ImportKey, table: Table, folder: Path, *, origin: Origin) -> PartReport | None:
         """Copy a transformed part into staging and commit it with its checkpoint.
 
@@ -175,6 +180,7 @@ class LoadManager:
         self.on_event("load.part", {"table": table.qualified, "part": report.part, "rows": copied, "seconds": time.monotonic() - started})
         return report
 
+    @repeated
     def settle_table(
         self, key: ImportKey, table: Table, *, origin: Origin, parts: int, records: int, raw_lines: RawLines
     ) -> StagedTable:
@@ -198,6 +204,7 @@ class LoadManager:
         self.on_event("load.table", {"table": table.qualified, "rows": settled.rows_loaded, "quarantined": settled.quarantined})
         return settled
 
+    @repeated
     def keep_table(self, key: ImportKey, table: Table, *, member_sha256: str | None, recipe: str) -> StagedTable | None:
         """Leave a table as it is, when the current import made it from the same member with the same recipe.
 
@@ -238,6 +245,7 @@ class LoadManager:
             self.refuse(key, error)
             raise error
 
+    @repeated
     def refuse(self, key: ImportKey, error: PipelineError) -> None:
         """Hold the open import of this identity (one is opened when there is none): later runs do no work on it."""
         with self._fenced(key) as cursor:
@@ -245,6 +253,7 @@ class LoadManager:
             if found.is_open:
                 ledger.refuse(cursor, found.import_id, error.code, error.seen)
 
+    @repeated
     def publish(self, key: ImportKey, source: Source) -> dict[str, Changes]:
         """Merge every staged table into its live table and make the import current, in one transaction.
 
@@ -268,6 +277,7 @@ class LoadManager:
         upkeep.pay_if_possible(self.engine, [key.source], self.on_event)
         return changes
 
+    @repeated
     def rollback_import(self, import_id: int, *, reason: str = "asked for", decided_by: str = "python") -> dict[str, Changes]:
         """Take back the current import: its tables are what they were before it, and its release is held.
 
@@ -294,6 +304,7 @@ class LoadManager:
         upkeep.pay_if_possible(self.engine, [found.key.source], self.on_event)
         return changes
 
+    @repeated
     def accept_import(self, import_id: int, *, reason: str, decided_by: str = "python") -> None:
         """Let a held import through: a refused one is opened again with its gate passed, a rolled back one may come anew.
 
@@ -307,6 +318,7 @@ class LoadManager:
             ledger.check_fence(cursor, found.key.source, self._token(found.key.source))
             release.let_through(cursor, found, reason, decided_by)
 
+    @repeated
     def content_hash(self, table: Table, tax_year: int) -> tuple[int, str]:
         """Rows and content hash of a live table's tax year; see :func:`pipeline.load.publish.content_hash`."""
         with transaction(self.engine) as cursor:

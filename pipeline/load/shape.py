@@ -1,7 +1,7 @@
 """DDL: a live table comes into being, gets a new partition or a new column, and is never reshaped silently.
 
-Each change is a short transaction of its own with a lock time-out, before staging, so that a reader who holds the table
-open delays us and not the readers behind us. A column that has another type, a missing or extra NOT NULL column, or
+Each change is a short transaction of its own with a lock time-out, before staging, tried again for a while, so that a reader who
+holds the table open delays us and not the readers behind us. A column that has another type, a missing or extra NOT NULL column, or
 another primary key is refused with the statements that a person would have to weigh.
 """
 
@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 from sqlalchemy import Engine
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from pipeline.catalog.model import Column, Table
+from pipeline.catalog.model import Column, Source, Table
 from pipeline.database.engine import transaction
-from pipeline.errors import ShapeError
+from pipeline.errors import DatabaseBusy, ShapeError
 from pipeline.load.relations import Relations, comma, identifier, names
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
-LOCK_TIMEOUT = "5s"
+#: Readers who come while we wait for a lock wait behind us: so a try is short, and there are several.
+LOCK_TIMEOUT = "80ms"
+TRIES = 40
+LONGEST_PAUSE_S = 3.0
 
 #: What the pipeline adds to every live row, with types.
 OWN_TYPES = {"import_id": "bigint", "row_hash": "uuid"}
@@ -51,9 +55,18 @@ def ensure_live(engine: Engine, table: Table, tax_year: int) -> None:
 
     Raises:
         ShapeError: the live table differs in a way that is not changed silently; nothing was changed.
-        DatabaseUnavailable: a lock was not to be had within 5 s, or the server broke off.
+        DatabaseBusy: a lock was not to be had in about a minute, in short tries.
+        DatabaseUnavailable: the server broke off.
     """
-    relations = Relations(table)
+    tries = retry_if_exception(lambda error: isinstance(error, DatabaseBusy))
+    pauses = wait_random_exponential(0.1, LONGEST_PAUSE_S)
+    for attempt in Retrying(retry=tries, wait=pauses, stop=stop_after_attempt(TRIES), reraise=True):
+        with attempt:
+            _ensure_live(engine, Relations(table), tax_year)
+
+
+def _ensure_live(engine: Engine, relations: Relations, tax_year: int) -> None:
+    table = relations.table
     with transaction(engine) as cursor:
         # One at a time for a source, whoever else runs: create-if-not-exists races otherwise, for the schema too.
         cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline ddl {table.source}"])
@@ -95,7 +108,10 @@ def _create(cursor: Cursor, relations: Relations) -> None:
     columns = [sql.SQL("tax_year integer not null"), *(_definition(column) for column in table.columns), *seq]
     columns += [sql.SQL("{} {} not null").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in OWN_TYPES.items()]
     columns.append(sql.SQL("primary key ({})").format(names(table.identity)))
-    cursor.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(table.source)))
+    # Not "if not exists": that asks for the privilege to create schemas even where the schema is there.
+    cursor.execute("select to_regnamespace(%s) is null", [sql.Identifier(table.source).as_string(cursor)])
+    if (cursor.fetchone() or (False,))[0]:
+        cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(table.source)))
     cursor.execute(sql.SQL("create table {} ({}) partition by list (tax_year)").format(relations.live, comma(columns)))
     _record_columns(cursor, table, table.columns)
     _create_history(cursor, relations)
@@ -148,7 +164,35 @@ def _comment(cursor: Cursor, relations: Relations, columns: tuple[Column, ...]) 
             cursor.execute(sql.SQL("comment on column {} is {}").format(target, sql.Literal(column.doc)))
 
 
+def require_shapes(engine: Engine, source: Source) -> None:
+    """Stop where a live table of a source is not what its schema file says; tables that do not exist yet are none of it.
+
+    Raises:
+        ShapeError: some differ in a way that is not changed silently.
+    """
+    plans = []
+    with transaction(engine) as cursor:
+        for relations in map(Relations, source.tables):
+            if live := _live_columns(cursor, relations):
+                plans += _plan(cursor, relations, live)
+    _refuse(source.name, plans)
+
+
 def _check_shape(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> None:
+    _refuse(relations.table.qualified, _plan(cursor, relations, live))
+
+
+def _refuse(name: str, plan: list[str]) -> None:
+    if plan:
+        raise ShapeError(
+            f"what is live of {name} is not what its schema file says",
+            "the same types and the same key; new columns are added without asking",
+            "weigh and run, then start again: " + "; ".join(plan),
+        )
+
+
+def _plan(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> list[str]:
+    """The statements that would make the live table what its schema file says."""
     table = relations.table
     declared = {column.name: column for column in table.columns}
     plan = [
@@ -161,10 +205,20 @@ def _check_shape(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
         for name, column in declared.items()
         if name in live and live[name].is_not_null != column.required
     ]
-    own = {"tax_year", "seq", *OWN_TYPES}
+    recorded = _recorded_columns(cursor, table)
+    # To add it again would leave it empty in every row that the next release does not change.
+    plan += [
+        f"-- column {name} was dropped or renamed by hand: rename it back, or drop table {table.qualified} cascade and "
+        f"history.{table.source}_{table.name}, and load again"
+        for name in sorted(recorded & set(declared) - set(live))
+    ]
+    own = {"tax_year", "import_id", "row_hash"} | ({"seq"} if not table.is_keyed else set())
+    plan += [
+        f"-- column {name}, which the pipeline keeps, was dropped or renamed by hand: rename it back" for name in sorted(own - set(live))
+    ]
     plan += [
         f"alter table {table.qualified} drop column {name} -- it is in the schema file no more"
-        for name in sorted(_recorded_columns(cursor, table) & set(live) - set(declared))
+        for name in sorted(recorded & set(live) - set(declared))
     ]
     plan += [
         f"alter table {table.qualified} drop column {column.name} -- or give it a default: it is NOT NULL and not in the schema file"
@@ -176,12 +230,7 @@ def _check_shape(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
     if tuple((row[0] if row else None) or ()) != table.identity:
         plan.append(f"-- the primary key is {row[0] if row else None}, the schema file says {list(table.identity)}: "
                     f"drop table {table.qualified} and history.{table.source}_{table.name}, and load again")
-    if plan:
-        raise ShapeError(
-            f"the live table {table.qualified} is not what its schema file says",
-            "the same types and the same key; new columns are added without asking",
-            "weigh and run, then start again: " + "; ".join(plan),
-        )
+    return plan
 
 
 def _add_columns(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> None:
@@ -211,13 +260,22 @@ def _create_partition(cursor: Cursor, relations: Relations, tax_year: int) -> No
 
 
 def _create_indexes(cursor: Cursor, relations: Relations) -> None:
+    cursor.execute("select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'")
+    (trigrams,) = cursor.fetchone() or (None,)
     for index in relations.table.indexes:
-        name = identifier(f"{relations.table.name}_{'_'.join(index.columns)}_idx")
+        kind = "idx" if index.using == "btree" else f"{index.using}_idx"
+        name = identifier(f"{relations.table.name}_{'_'.join(index.columns)}_{kind}")
         # Not "if not exists": that takes a lock on the whole table, and waits for every writer of another tax year.
         cursor.execute("select to_regclass(%s) is null", [identifier(relations.table.source, name.strings[-1]).as_string(cursor)])
         (is_missing,) = cursor.fetchone() or (False,)
-        if is_missing:
+        if not is_missing:
+            continue
+        if index.using == "btree":
             cursor.execute(sql.SQL("create index {} on {} ({})").format(name, relations.live, names(("tax_year", *index.columns))))
+        elif trigrams:  # the run has noted where they are missing
+            operators = sql.Identifier(trigrams, "gin_trgm_ops")
+            columns = comma(sql.SQL("{} {}").format(sql.Identifier(column), operators) for column in index.columns)
+            cursor.execute(sql.SQL("create index {} on {} using gin ({})").format(name, relations.live, columns))
 
 
 def _definition(column: Column) -> sql.Composed:

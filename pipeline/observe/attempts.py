@@ -14,6 +14,7 @@ from psycopg2.extras import Json
 from sqlalchemy import Engine
 
 from pipeline.database.engine import transaction
+from pipeline.database.repeat import repeated
 from pipeline.database.server import open_database
 from pipeline.errors import PipelineError
 from pipeline.settings import process_settings as settings
@@ -32,6 +33,7 @@ def register() -> None:
     luigi.Task.event_handler(luigi.Event.BROKEN_TASK)(broken)
 
 
+@repeated
 def started(task: luigi.Task) -> None:
     """A task begins; its earlier rows that never ended were waiting for others."""
     with transaction(_ledger()) as cursor:
@@ -68,6 +70,7 @@ def killed(task: luigi.Task, message: str) -> None:
     _finish(task, "killed", "E_KILLED", 30, str(message))
 
 
+@repeated
 def broken(task: luigi.Task, error: BaseException) -> None:
     """``complete()`` or ``requires()`` raised while the tasks were being scheduled."""
     kind = type(error) if isinstance(error, PipelineError) else UNKNOWN
@@ -87,9 +90,10 @@ def _parameters(task: luigi.Task) -> Json:
 
 
 def _ledger() -> Engine:
-    return open_database(settings().database_url, settings().state)
+    return open_database(settings().database_url, settings().state, settings().database_limits)
 
 
+@repeated
 def _finish(task: luigi.Task, outcome: str, error_code: str | None, exit_code: int | None, message: str | None) -> None:
     with transaction(_ledger()) as cursor:
         cursor.execute(

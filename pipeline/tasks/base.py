@@ -35,7 +35,7 @@ sources = process_sources
 
 def engine() -> Engine:
     """The database, with the ledger up to date."""
-    return open_database(settings().database_url, settings().state)
+    return open_database(settings().database_url, settings().state, settings().database_limits)
 
 
 class PipelineTask(luigi.Task):

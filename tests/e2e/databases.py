@@ -7,21 +7,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import plain_role
 import psycopg2
 import sqlalchemy as sa
 
 
 @contextmanager
 def database(server: sa.URL, template: str | None = None) -> Iterator[str]:
-    """A database of one's own, empty or a copy; its URL as text."""
-    name = f"e2e_{uuid.uuid4().hex[:12]}"
-    with admin(server) as cursor:
-        cursor.execute(f"create database {name}" + (f" template {template}" if template else ""))
-    try:
-        yield server.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin(server) as cursor:
-            cursor.execute(f"drop database {name} with (force)")
+    """A database of one's own, empty or a copy, used by a role without privileges of its own; its URL as text."""
+    with plain_role.database(server, f"e2e_{uuid.uuid4().hex[:12]}", template) as url:
+        yield url
 
 
 @contextmanager

@@ -165,13 +165,15 @@ class World:
     def hashes(self) -> dict[str, tuple[int, str]]:
         """Rows and content hash of every table and tax year of the sample that exists."""
         os.environ.setdefault("SAMPLE_SERVER_URL", self.server.url)
-        loads = LoadManager(make_engine(self.database_url))
+        engine = make_engine(self.database_url)
+        loads = LoadManager(engine)
         found = {}
         for name, source in load_catalog(self.schemas, profile="sample").items():
             for year in source.tax_years:
                 for table in source.tables_for(year):
                     if self.one("select to_regclass(%s)", f"{name}.{table.name}"):
                         found[f"{name}.{table.name}.{year}"] = loads.content_hash(table, year)
+        engine.dispose()  # a database that somebody is connected to is not copied
         return found
 
     def currents(self) -> list[Any]:
@@ -216,7 +218,7 @@ class World:
                 ),
                 "sessions": self.sql(
                     """select pid, query from pg_stat_activity
-                        where datname = current_database() and application_name = 'hcad-pipeline' and pid <> pg_backend_pid()"""
+                        where datname = current_database() and application_name like 'hcad-pipeline%%' and pid <> pg_backend_pid()"""
                 ),
             }.items()
             if found

@@ -3,13 +3,18 @@
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from harness import BRISK
 from process_groups import children, group_members
 from sample_site import REAL
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from database_proxy import DatabaseProxy
 
 SYNC = ("--source", "hcad", "--year", "2025")
 NOWHERE = "http://127.0.0.1:9/"
@@ -133,6 +138,7 @@ def test_unreachable_scheduler_is_40_for_plain_luigi(world):
 
 @pytest.mark.fault(58)
 def test_unreachable_database_is_30_for_run_and_no_success_of_plain_luigi(world):
+    world.configure(BRISK | {"database.reconnect_s": "1"})
     url = sa.make_url("postgresql://nobody:canary@127.0.0.1:9/none").render_as_string(hide_password=False)
     done = world.run(*SYNC, DATABASE_URL=url)
     assert (done.code, "E_DATABASE" in done.text) == (30, True), done.text
@@ -177,6 +183,56 @@ def test_run_after_an_interrupted_one_goes_on(world):
         process = world.start(*world.pipeline("run", "--scheduler-url", world.luigid, "--timeout", "4", *SYNC))
         done = world.finish(process, started, 40)
         assert (done.code, "E_INTERRUPTED" in done.text) == (30, True), done.text
+    assert world.run(*SYNC).code == 0
+    assert world.hashes()["hcad.real_mnrl.2025"][0] == 7_261
+    assert world.leftovers() == {}
+
+
+@pytest.mark.fault(65)
+def test_read_only_database_is_40_before_anything_is_asked_of_the_district(world):
+    change(world)
+    mark = world.mark()
+    url = sa.make_url(world.database_url).update_query_dict({"options": "-c default_transaction_read_only=on"})
+    done = world.run(*SYNC, DATABASE_URL=url.render_as_string(hide_password=False))
+    assert (done.code, "E_DATABASE_READ_ONLY" in done.text) == (40, True), done.text
+    assert world.asked(mark) == []
+
+
+@pytest.mark.fault(66)
+def test_table_changed_by_hand_is_31_before_anything_is_asked_and_a_view_is_noted(world):
+    change(world)
+    world.sql("create view public.owners as select acct from hcad.real_acct")
+    world.sql("alter table hcad.real_mnrl rename column acct to account")
+    mark = world.mark()
+    done = world.run(*SYNC)
+    assert (done.code, "E_SHAPE" in done.text, "acct was dropped or renamed" in done.text) == (31, True, True), done.text
+    assert world.asked(mark) == []
+    assert world.sql("select outcome, exit_code from etl.run order by run_id desc limit 1") == [("failed", 31)]
+    world.sql("alter table hcad.real_mnrl rename column account to acct")
+    done = world.run(*SYNC)
+    assert (done.code, "note: hcad.real_acct has a view of your own, public.owners: it is kept" in done.out) == (0, True), done.text
+    assert "public.owners" in world.one("select notes::text from etl.run order by run_id desc limit 1")
+
+
+@pytest.mark.fault(58)
+def test_database_that_goes_silent_in_mid_run_ends_it_with_30_and_no_process_is_left(world, server_url):
+    limits = {"silence_s": "1", "connect_timeout_s": "2", "reconnect_s": "0"}
+    world.configure(BRISK | {f"database.{name}": value for name, value in limits.items()})
+    change(world)
+    proxy = DatabaseProxy(server_url)
+    try:
+        with world.locked("etl.release", "exclusive"):
+            started = time.monotonic()
+            process = world.start(*world.pipeline("run", "--scheduler-url", world.luigid, *SYNC), DATABASE_URL=proxy.url(world.database_url))
+            world.until_waiting(process, "etl.release")
+            (luigi,) = children(process.pid)
+            proxy.silent, told = True, time.monotonic()
+            done = world.finish(process, started, 60)
+        assert time.monotonic() - told < 45
+        assert (done.code, "E_DATABASE" in done.text) == (30, True), done.text
+        assert group_members(luigi) == []
+    finally:
+        proxy.close()
     assert world.run(*SYNC).code == 0
     assert world.hashes()["hcad.real_mnrl.2025"][0] == 7_261
     assert world.leftovers() == {}

@@ -34,6 +34,8 @@ BROKEN = [
         ["owner.toml:15: columns.name.personnel", "did you mean 'personal'"],
         id="unknown column key",
     ),
+    pytest.param("owner", "[[index]]", '[[index]]\nusing = "gin"', ["index[1].using", "'gin'", "btree, trgm"], id="index of another kind"),
+    pytest.param("owner", "[[index]]", '[[index]]\nusing = "trgm"\ncolumns = ["share"]\n[[index]]', ["index[1].columns", "no text"], id="trigrams of a number"),
     pytest.param("owner", "[[index]]", "[[indices]]", ["indices", "did you mean 'index'"], id="unknown table"),
     pytest.param(
         "owner",
