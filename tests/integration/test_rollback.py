@@ -8,13 +8,12 @@ import select
 from collections import Counter
 from decimal import Decimal
 
-import psycopg2
 import pytest
 from county import FEATURE, OWNER, text
 
 from pipeline.catalog.model import Column, ColumnType
 from pipeline.database.engine import connect, transaction
-from pipeline.errors import DatabaseUnavailable, ReleaseHeld, RollbackRefused
+from pipeline.errors import DatabaseUnavailable, ReleaseHeld, RollbackRefused, ShapeError
 from pipeline.load import upkeep
 from pipeline.load.checkpoints import Origin
 from pipeline.load.release import CHANNEL
@@ -300,7 +299,7 @@ def test_publish_that_breaks_off_is_not_heard_of_and_owes_nothing(world):
     listener = connect(world.engine)
     listener.autocommit = True
     listener.cursor().execute(f"listen {CHANNEL}")
-    with pytest.raises(psycopg2.errors.RaiseException):
+    with pytest.raises(ShapeError, match="no"):
         world.loads.publish(key, world.county)
     listener.poll()
     assert listener.notifies == []
