@@ -42,7 +42,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A part that is staged. Counts are rows; ``seconds`` is what its transform took; ``nulled`` counts by ``column:rule``."""
+    """A part that is staged. Counts are rows; ``seconds`` is what its transform took; ``nulled`` and ``changed`` count by
+    ``column:rule`` the values that declared rules turned into NULL, or altered.
+    """
 
     table: str
     part: int
@@ -52,6 +54,7 @@ class Checkpoint:
     duplicate: int
     filtered: int
     nulled: Mapping[str, int]
+    changed: Mapping[str, int]
     seconds: float
 
 
@@ -71,16 +74,16 @@ def write_checkpoint(cursor: Cursor, import_id: int, records: int, checkpoint: C
         False when the part was checkpointed already. Of two transactions with the same part, the second waits here for the
         first one's end.
     """
-    mark = checkpoint or Checkpoint(OWN_PROGRESS, 0, Origin("", "", ""), records, 0, 0, 0, {}, 0.0)
+    mark = checkpoint or Checkpoint(OWN_PROGRESS, 0, Origin("", "", ""), records, 0, 0, 0, {}, {}, 0.0)
     replace = "do update set rows_read = excluded.rows_read, rows_staged = excluded.rows_staged, staged_at = excluded.staged_at"
     cursor.execute(
         f"""insert into etl.checkpoint (import_id, rows_read, table_name, part, member_sha256, recipe, cut, rows_staged, quarantined,
-                                        duplicate, filtered, nulled, seconds)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                        duplicate, filtered, nulled, changed, seconds)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             on conflict (import_id, table_name, part) {"do nothing" if checkpoint else replace}""",
         [
             import_id, records, mark.table, mark.part, *astuple(mark.origin), mark.rows_staged, mark.quarantined, mark.duplicate,
-            mark.filtered, Json(dict(mark.nulled)), mark.seconds,
+            mark.filtered, Json(dict(mark.nulled)), Json(dict(mark.changed)), mark.seconds,
         ],
     )  # fmt: skip
     return bool(cursor.rowcount)

@@ -156,7 +156,8 @@ class LoadManager:
         started = time.monotonic()
         filtered = sum(report.filtered.values())
         mark = Checkpoint(
-            table.name, report.part, origin, report.written, report.quarantined, report.duplicate, filtered, report.nulled, report.seconds
+            table.name, report.part, origin, report.written, report.quarantined, report.duplicate, filtered, report.nulled,
+            report.changed, report.seconds,
         )
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)

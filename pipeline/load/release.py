@@ -36,19 +36,20 @@ def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str |
     member (``member_sha256`` None), and what is live stays. Else None: it must be staged.
     """
     cursor.execute(
-        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, superseded, filtered, nulled, refused
+        """select member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, duplicate, superseded, filtered, nulled, changed,
+                  refused
              from etl.import_table where import_id = %s and table_name = %s""",
         [found.base_import_id, table.name],
     )
     row = cursor.fetchone()
     if member_sha256 is not None and (row is None or row[:2] != (member_sha256, recipe)):
         return None
-    sha256, made_by, parts, read, loaded, quarantined, duplicate, superseded, filtered, nulled, refused = row or (
-        None, None, 0, 0, 0, 0, 0, 0, 0, {}, {},
+    sha256, made_by, parts, read, loaded, quarantined, duplicate, superseded, filtered, nulled, changed, refused = row or (
+        None, None, 0, 0, 0, 0, 0, 0, 0, {}, {}, {},
     )  # fmt: skip
     kept = StagedTable(
         table.name, "carried_over" if member_sha256 is None else "unchanged", sha256, made_by, parts, read, loaded, quarantined, 0,
-        duplicate, superseded, filtered, nulled, refused, 0.0,
+        duplicate, superseded, filtered, nulled, changed, refused, 0.0,
     )  # fmt: skip
     staging.record_staged(cursor, found.import_id, kept)
     return kept
@@ -173,12 +174,14 @@ def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTa
         changes = publish.merge(cursor, Relations(source.table(staged.table), found.import_id), found)
     cursor.execute(
         """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
-                                         quarantined, duplicate, superseded, filtered, inserted, updated, deleted, nulled, refused, seconds)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                         quarantined, duplicate, superseded, filtered, inserted, updated, deleted, nulled, changed, refused,
+                                         seconds)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         [
             found.import_id, staged.table, staged.disposition, staged.member_sha256, staged.recipe, staged.parts,
             staged.rows_read, staged.rows_loaded, staged.quarantined, staged.duplicate, staged.superseded, staged.filtered,
-            changes.inserted, changes.updated, changes.deleted, Json(dict(staged.nulled)), Json(dict(staged.refused)), staged.seconds,
+            changes.inserted, changes.updated, changes.deleted, Json(dict(staged.nulled)), Json(dict(staged.changed)),
+            Json(dict(staged.refused)), staged.seconds,
         ],
     )  # fmt: skip
     return changes

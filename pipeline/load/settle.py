@@ -111,7 +111,7 @@ def settle_table(
     settled = StagedTable(
         table, "staged", origin.member_sha256, origin.recipe, parts, int(read), int(staged) - repeated.rows,
         int(quarantined) + repeated.conflicting, repeated.conflicting, int(duplicate) + repeated.equal + repeated.superseded,
-        repeated.superseded, int(filtered), _nulled(cursor, found, table), quarantine.refused(cursor, found.import_id, table),
+        repeated.superseded, int(filtered), *_ruled_values(cursor, found, table), quarantine.refused(cursor, found.import_id, table),
         float(seconds),
     )  # fmt: skip
     _check_account(cursor, relations, settled, records)
@@ -119,12 +119,15 @@ def settle_table(
     return settled
 
 
-def _nulled(cursor: Cursor, found: Import, table: str) -> Counter[str]:
-    cursor.execute("select nulled from etl.checkpoint where import_id = %s and table_name = %s", [found.import_id, table])
-    counted: Counter[str] = Counter()
-    for (nulled,) in cursor.fetchall():
-        counted.update(nulled)
-    return counted
+def _ruled_values(cursor: Cursor, found: Import, table: str) -> tuple[Counter[str], Counter[str]]:
+    """By ``column:rule``, the values that declared rules turned into NULL, and those that they altered."""
+    cursor.execute("select nulled, changed from etl.checkpoint where import_id = %s and table_name = %s", [found.import_id, table])
+    nulled: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
+    for of_part in cursor.fetchall():
+        nulled.update(of_part[0])
+        changed.update(of_part[1])
+    return nulled, changed
 
 
 def _settle_repeated(cursor: Cursor, place: Place, relations: Relations, raw_lines: RawLines, rows_per_rule: int) -> Repeated:

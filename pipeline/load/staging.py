@@ -32,7 +32,8 @@ class StagedTable:
     """The account of one table of an import over all its parts: ``rows_read = rows_loaded + quarantined + duplicate + filtered``.
 
     ``conflicting`` are those of the quarantined rows, and ``superseded`` those of the duplicate ones, that have the key of the row
-    that stands and other values: the table's ``on_conflict`` says which. ``refused`` counts the quarantined rows by ``column:rule``;
+    that stands and other values: the table's ``on_conflict`` says which. ``nulled`` and ``changed`` count by ``column:rule`` the values
+    of good lines that declared rules turned into NULL, or altered. ``refused`` counts the quarantined rows by ``column:rule``;
     a row that breaks two rules counts under both. ``disposition`` is ``staged``, ``unchanged`` (member and recipe are those of the
     current import) or ``carried_over`` (no such member now).
     """
@@ -50,6 +51,7 @@ class StagedTable:
     superseded: int
     filtered: int
     nulled: Mapping[str, int]
+    changed: Mapping[str, int]
     refused: Mapping[str, int]
     seconds: float
 
@@ -59,7 +61,7 @@ Upsert = Callable[[Iterator[pa.RecordBatch], sql.Identifier], int]
 
 STAGED_COLUMNS = (
     "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, superseded, "
-    "filtered, nulled, refused, seconds"
+    "filtered, nulled, changed, refused, seconds"
 )
 #: Lines of this part whose whole row must be staged: nothing live has their key (or parent) and hash.
 NOT_LIVE = """

@@ -176,10 +176,11 @@ def test_settling_twice_or_at_once_is_settling_once(world, key):
     assert world.rows("select count(*) from etl.quarantine") == [(1,)]
 
 
-def test_nulled_values_are_counted_over_all_parts_into_the_ledger(world, key):
+def test_values_nulled_and_changed_are_counted_over_all_parts_into_the_ledger(world, key):
     for number in range(2):
         folder = world.part(OWNER, ROWS, part=number, first_line=1 + 2 * number)
-        report = read_json(folder / "report.json")
-        write_json(folder / "report.json", PartReport.from_json(report | {"nulled": {"value:declared": 1, f"name:{number}": 2}}))
+        counts = {"nulled": {"value:declared": 1, f"name:{number}": 2}, "changed": {"name:truncated": 3 + number}}
+        write_json(folder / "report.json", PartReport.from_json(read_json(folder / "report.json") | counts))
         stage(world, key, folder)
-    assert world.settle(key, OWNER, parts=2, records=4).nulled == {"value:declared": 2, "name:0": 2, "name:1": 2}
+    settled = world.settle(key, OWNER, parts=2, records=4)
+    assert (settled.nulled, settled.changed) == ({"value:declared": 2, "name:0": 2, "name:1": 2}, {"name:truncated": 7})

@@ -30,8 +30,16 @@ select q.import_id, q.table_name, q.part, count(*),
             where (k.import_id, k.table_name, k.part) = (q.import_id, q.table_name, q.part) group by rule) counted)
   from etl.quarantine q group by q.import_id, q.table_name, q.part having bool_or(cardinality(q.rules) > 0);
 
-alter table etl.staged_table add column superseded bigint not null default 0, add column refused jsonb not null default '{}';
-alter table etl.import_table add column superseded bigint not null default 0, add column refused jsonb not null default '{}';
+alter table etl.checkpoint add column changed jsonb not null default '{}';
+alter table etl.staged_table
+    add column superseded  bigint not null default 0,
+    add column changed     jsonb not null default '{}',
+    add column refused     jsonb not null default '{}';
+alter table etl.import_table
+    add column superseded  bigint not null default 0,
+    add column changed     jsonb not null default '{}',
+    add column refused     jsonb not null default '{}';
+comment on column etl.import_table.changed is 'Values that a declared rule altered (truncated, control_character), counted by column:rule';
 comment on column etl.import_table.superseded is 'Those of the duplicate rows that have other values than the row of their key that stands (on_conflict first and last)';
 comment on column etl.import_table.refused is 'Quarantined rows counted by column:rule; a row that breaks two rules counts under both';
 
