@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow.parquet as pq
 
@@ -25,6 +25,9 @@ from pipeline.extract.cut import LineCutter
 from pipeline.handoff import Member
 from pipeline.transform.layout import choose_layout, read_header
 from pipeline.transform.transformer import DataTransformer
+
+
+LINE_END: Final = b"\r\n"
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,11 @@ def _transform(table: Table, example: Example, folder: Path) -> tuple[list[dict[
     """The rows and the quarantined lines that the example's record becomes."""
     layout = _layout_for(table, example)
     path = folder / "member"
-    member = _member(path, _content(table, layout, example.line), table.member)
+    member = _member(path, _content(table, layout, example), table.member)
     version = layout.versions[0] if layout.versions else None
     reading = read_header(table, choose_layout(table, member, year=example.year, version=version), member)
-    DataTransformer(table, sample_every=1).transform_part(path, member, member.parts[0], reading, folder / "part")
+    transformer = DataTransformer(table, sample_every=1, tax_year=example.year)
+    transformer.transform_part(path, member, member.parts[0], reading, folder / "part")
     quarantined = (folder / "part" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     return pq.read_table(folder / "part" / "rows.parquet").to_pylist(), [json.loads(line) for line in quarantined]
 
@@ -82,17 +86,22 @@ def _layout_for(table: Table, example: Example) -> Layout:
         layout
         for layout in table.layouts
         if (layout.years is None or layout.years[0] <= example.year <= layout.years[1])
-        and layout.record_width in (None, len(example.line.encode(layout.encoding)))
+        and layout.record_width in (None, len(_record(layout, example)) - (0 if layout.includes_line_end else len(LINE_END)))
     ]
     return (fits or list(table.layouts))[0]
 
 
-def _content(table: Table, layout: Layout, line: str) -> bytes:
-    record = line.encode(layout.encoding) + b"\r\n"
+def _record(layout: Layout, example: Example) -> bytes:
+    return example.line.encode(layout.encoding) + LINE_END
+
+
+def _content(table: Table, layout: Layout, example: Example) -> bytes:
+    """The record with the header line that its layout asks for: the columns that are read, in the order of the schema file."""
+    record = _record(layout, example)
     if layout.format == "fixed_width" or layout.header in {"detect", "none"}:
         return record
-    present = [column.source for column in table.columns if column.name not in layout.absent]
-    header = layout.delimiter.join(present).encode(layout.encoding) + b"\r\n"
+    present = [column.source for column in table.columns if column.is_read and column.name not in layout.absent]
+    header = layout.delimiter.join(present).encode(layout.encoding) + LINE_END
     return header + record if layout.header == "first" else record + header
 
 

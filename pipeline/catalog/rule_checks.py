@@ -87,7 +87,7 @@ def check_rules(file: TomlFile, where: KeyPath, column: Column, rules: Mapping[s
 
 
 def check_row_rules(file: TomlFile, table: Table) -> None:
-    """``dependencies`` and ``excludes`` name other columns; what another one excludes is not required."""
+    """``dependencies`` and ``excludes`` name other columns; of those that exclude each other each may be without a value."""
     names = {column.name for column in table.columns}
     for column in table.columns:
         for rule in ROW_RULES:
@@ -95,8 +95,9 @@ def check_row_rules(file: TomlFile, table: Table) -> None:
             others = column.rules.get(rule, ())
             known(file, where, others, names - {column.name})
             for name in (column.name, *others) if rule == "excludes" and others else ():
-                if table.column(name).required:
-                    raise file.error(where, f"{name!r} is required", "columns of which one at least may be without a value")
+                if table.column(name).required or not table.column(name).nullable:
+                    why = "is required" if table.column(name).required else "may not be NULL"
+                    raise file.error(where, f"{name!r} {why}", "columns that may be without a value")
 
 
 def check_computed(file: TomlFile, table: Table) -> None:

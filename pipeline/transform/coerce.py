@@ -35,7 +35,6 @@ __all__ = [
     "coerce_column",
     "coerce_text",
     "column_typer",
-    "declared_nulls",
     "reader_of",
 ]
 
@@ -133,11 +132,6 @@ def coerce_text(text: str | None, column: Column) -> Any:
 def coerce_column(texts: pa.Array, column: Column) -> Coerced:
     """Read a whole column of texts as they stand in the member; null means blank."""
     return column_typer(column)(_trimmed(texts), is_ascii=False, has_controls=True)
-
-
-def declared_nulls(texts: pa.Array, column: Column) -> Mask:
-    """Which rows hold a text that the column declares to mean "no value" (``Pending``, ``12/30/1899``): NULL by that rule."""
-    return Octets.of(_trimmed(texts)).equal_to([null.encode() for null in column.nulls if null])
 
 
 def _trimmed(texts: pa.Array) -> pa.StringArray:

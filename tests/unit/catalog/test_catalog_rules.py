@@ -60,6 +60,8 @@ BROKEN = [
     ("depends twice", keys('dependencies = ["share", "share"]'), ["columns.name.dependencies", "'share' twice"]),
     ("excludes a required column", keys('excludes = ["acct"]'), ["columns.name.excludes", "'acct' is required"]),
     ("required column excludes", keys('excludes = ["name"]', "required = true"), ["columns.acct.excludes", "'acct' is required"]),
+    ("excludes what may not be NULL", more('x = { type = "text", nullable = false }\ny = { type = "text", excludes = ["x"] }'), ["columns.y.excludes", "'x' may not be NULL"]),
+    ("may not be NULL and excludes", keys('nullable = false, excludes = ["share"]'), ["columns.name.excludes", "'name' may not be NULL"]),
     # Policies.
     ("cut without a length", keys('on_error = "truncate"'), ["columns.name.on_error", "a text with maxlength of 1 or more"]),
     ("cut to nothing", keys('on_error = "truncate", maxlength = 0'), ["columns.name.on_error", "a text with maxlength of 1 or more"]),
@@ -147,10 +149,10 @@ def test_budget_of_a_table_is_its_own_or_that_of_all(write):
 EVERYTHING = """\
 code = { type = "text", regex = '[A-Z]+', minlength = 1, maxlength = 9, empty = false, forbidden = ["X"], check_with = "phone", on_error = "truncate" }
 mixed = { type = "text", anyof = [{ allowed = ["A"] }, { regex = '\\d+' }], allof = [{ maxlength = 9 }], noneof = [{ allowed = ["B"] }], oneof = [{ minlength = 1 }] }
-year = { type = "integer", allowed = [1, 2], check_with = "year", dependencies = ["code"], excludes = ["mixed"], nullable = false }
+year = { type = "integer", allowed = [1, 2], check_with = "year", dependencies = ["code"], nullable = false }
 born = { type = "date", formats = ["%Y%m%d"], min = 1900-01-01, anyof = [{ min = 2000-01-01 }, { max = "1950-12-31" }] }
 part = { type = "numeric(5,2)", min = 0.1, allof = [{ max = 0.25 }], on_error = "null" }
-flag = { type = "boolean", true = ["Y"], false = ["N"], dependencies = ["year"] }
+flag = { type = "boolean", true = ["Y"], false = ["N"], dependencies = ["year"], excludes = ["mixed"] }
 both = { type = "text", compute = { function = "join", of = ["code", "year"] }, maxlength = 20 }
 rest = { type = "text", source = "*" }
 
