@@ -26,7 +26,6 @@ from pipeline.handoff import Member
 from pipeline.transform.layout import choose_layout, read_header
 from pipeline.transform.transformer import DataTransformer
 
-
 LINE_END: Final = b"\r\n"
 
 

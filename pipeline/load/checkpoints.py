@@ -42,8 +42,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A part that is staged. Counts are rows; ``seconds`` is what its transform took; ``nulled`` and ``changed`` count by
-    ``column:rule`` the values that declared rules turned into NULL, or altered.
+    """A part that is staged.
+
+    Counts are rows; ``nulled`` and ``changed`` count by ``column:rule`` the values that declared rules turned into NULL, or altered;
+    ``seconds`` is what its transform took.
     """
 
     table: str

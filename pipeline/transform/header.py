@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
 from pipeline.catalog.model import Column, Layout, Table
-from pipeline.errors import EmptyMember, HeaderError
+from pipeline.errors import CatalogError, EmptyMember, HeaderError
 from pipeline.handoff import Member
 from pipeline.transform.quoted import split_fields
 
@@ -81,6 +81,22 @@ def read_header(table: Table, layout: Layout, member: Member) -> Reading:
     cells = _cells(member.first_line if place == "first" else member.last_line, layout)
     fields, notes = _match(table, layout, member, wanted, cells)
     return Reading(layout, 1 if place == "first" else member.lines, fields, notes)
+
+
+def field_positions(table: Table, reading: Reading) -> dict[str, tuple[int, int]]:
+    """Fixed width: first and last byte of each field, from 1, inclusive.
+
+    Raises:
+        CatalogError: a field has no position.
+    """
+    positions = {}
+    for name in filter(None, reading.fields):
+        column = table.column(name)
+        start, end = reading.layout.positions.get(name, (column.start, column.end))
+        if start is None or end is None:
+            raise CatalogError(f"{table.qualified}.{name} has no position", "start and end", "correct the schema file")
+        positions[name] = (start, end)
+    return positions
 
 
 def line_end_bytes(layout: Layout, member: Member) -> int:

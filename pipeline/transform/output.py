@@ -27,6 +27,7 @@ from pipeline.catalog.model import Column
 from pipeline.errors import DiskError
 from pipeline.handoff import PartReport, RawLine, publish_folder, write_json
 from pipeline.transform.coerce import arrow_type
+from pipeline.transform.lines import Lines, Refused
 
 ROWS: Final = "rows.parquet"
 QUARANTINE: Final = "quarantine.jsonl"
@@ -67,6 +68,27 @@ class Quarantined:
     def rules(self) -> list[str]:
         """The rules that it breaks, as ``column:rule``."""
         return [f"{column}:{rule}" for column, messages in self.reasons.items() for rule in messages]
+
+
+def quarantined(
+    lines: Sequence[Refused], rows: Mapping[int, Mapping[str, Mapping[str, str]]], records: Lines, order: Sequence[str]
+) -> list[Quarantined]:
+    """The refused lines of a chunk in the order of the member.
+
+    Args:
+        lines: those that are no record.
+        rows: row -> column -> rule -> message, of the records that are refused.
+        records: the lines of the records, by row.
+        order: the columns, as reasons are to name them.
+    """
+    found = [
+        Quarantined(line.line, line.byte_offset, line.raw, {"*": {rule: f"line {said}" for rule, said in line.reasons.items()}})
+        for line in lines
+    ]
+    for row, messages in rows.items():
+        reasons = {name: messages[name] for name in order if name in messages}
+        found.append(Quarantined(int(records.numbers[row]), records.byte_offset(row), records[row], reasons))
+    return sorted(found, key=lambda line: line.line)
 
 
 def rows_schema(columns: Sequence[Column]) -> pa.Schema:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import binascii
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -48,6 +50,20 @@ def row_hashes(table: pa.Table, columns: Sequence[Column], canonical: Mapping[st
     version = pa.array([f"row{ROW_HASH_VERSION}"]).take(pa.array(np.zeros(table.num_rows, np.int8)))
     rows = pc.binary_join_element_wise(version, *fields, _SEPARATOR, null_handling="replace", null_replacement=_NULL)
     return _hex(_digests(rows))
+
+
+def first_of_equal(digests: Sequence[str], seen: set[str]) -> npt.NDArray[np.bool_]:
+    """Which hashes come for the first time; ``seen`` has those that came before, and takes these."""
+    distinct = set(digests)
+    again = distinct & seen
+    if len(distinct) < len(digests):
+        again.update(digest for digest, count in Counter(digests).items() if count > 1)
+    is_first = np.ones(len(digests), dtype=np.bool_)
+    for row in [row for row, digest in enumerate(digests) if digest in again] if again else ():
+        is_first[row] = digests[row] not in seen
+        seen.add(digests[row])
+    seen |= distinct
+    return is_first
 
 
 def canonical_texts(values: pa.Array) -> pa.Array:

@@ -10,7 +10,6 @@ rows, their hashes and all counts but ``duplicate`` are the same in whatever par
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,14 @@ import pyarrow.compute as pc
 from pipeline.catalog.model import Column, Table
 from pipeline.errors import AccountingError, CatalogError
 from pipeline.handoff import Member, OnEvent, Part, PartReport, ignore, read_json
-from pipeline.transform.coerce import Refusal, arrow_type, coerce_text
-from pipeline.transform.compute import compute_column
+from pipeline.transform.coerce import Refusal
 from pipeline.transform.first_rows import check_fingerprint, check_tax_year
-from pipeline.transform.header import Reading
+from pipeline.transform.header import Reading, field_positions
 from pipeline.transform.judgement import Judge, Judged
-from pipeline.transform.output import REPORT, MemberIdentity, PartFolder, Quarantined
+from pipeline.transform.output import REPORT, MemberIdentity, PartFolder, quarantined
 from pipeline.transform.reader import Chunk, read_delimited, read_fixed_width
-from pipeline.transform.row_hash import row_hashes
+from pipeline.transform.record import typed_record
+from pipeline.transform.row_hash import first_of_equal, row_hashes
 from pipeline.transform.rules import document_of, record_validator
 from pipeline.transform.tally import Tally
 
@@ -83,14 +82,7 @@ class DataTransformer:
         """
         if schema.record_width is None:
             raise CatalogError(f"{self.table.qualified}: a layout without record_width", "its bytes", "correct the schema file")
-        positions = {}
-        for name in filter(None, schema.fields):
-            column = self.table.column(name)
-            start, end = schema.layout.positions.get(name, (column.start, column.end))
-            if start is None or end is None:
-                raise CatalogError(f"{self.table.qualified}.{name} has no position", "start and end", "correct the schema file")
-            positions[name] = (start, end)
-        return read_fixed_width(file_path, schema, positions, part, self.chunk_rows)
+        return read_fixed_width(file_path, schema, field_positions(self.table, schema), part, self.chunk_rows)
 
     def parse_delimited(self, file_path: Path, schema: Reading, *, part: Part | None = None) -> Iterator[Chunk]:
         """Read a delimited member, or a part of it, in chunks; no character is a quote.
@@ -149,17 +141,7 @@ class DataTransformer:
             Column -> typed value, or None, or a :class:`~pipeline.transform.coerce.Refusal` where the type cannot take
             the text and the column's policy is to quarantine the row.
         """
-        typed: dict[str, Any] = {}
-        for name, column in normalization_rules.items():
-            if column.compute is None:
-                typed[name] = _by_policy(coerce_text(record.get(name), column), column)
-        for name, column in normalization_rules.items():
-            if column.compute is not None:
-                values = {of: _array(typed[of], normalization_rules[of]) for of in column.compute.of}
-                made = compute_column(column, values)
-                reason = next((reason for reason, mask in made.refusals.items() if mask[0]), None)
-                typed[name] = _by_policy(Refusal(reason) if reason else made.values[0].as_py(), column)
-        return {name: typed[name] for name in normalization_rules}
+        return typed_record(record, normalization_rules)
 
     def deduplicate(
         self, records: pa.Table, key_fields: Sequence[str], *, seen: set[str] | None = None
@@ -188,19 +170,10 @@ class DataTransformer:
             return records, 0
         has_hashes = "row_hash" in records.column_names
         hashes = records.column("row_hash") if has_hashes else row_hashes(records, self.table.columns)
-        seen = set() if seen is None else seen
-        digests = hashes.to_pylist()  # the key is a part of the row: equal rows have equal keys
-        distinct = set(digests)
-        again = distinct & seen
-        if len(distinct) < len(digests):
-            again.update(digest for digest, count in Counter(digests).items() if count > 1)
-        keep = np.ones(len(digests), dtype=np.bool_)
-        for row in [row for row, digest in enumerate(digests) if digest in again] if again else ():
-            keep[row] = digests[row] not in seen
-            seen.add(digests[row])
-        seen |= distinct
-        dropped = int(len(keep) - keep.sum())
-        return (records.filter(pa.array(keep)) if dropped else records), dropped
+        # The key is a part of the row: equal rows have equal keys.
+        is_first = first_of_equal(hashes.to_pylist(), set() if seen is None else seen)
+        dropped = int(len(is_first) - is_first.sum())
+        return (records.filter(pa.array(is_first)) if dropped else records), dropped
 
     def transform_part(
         self, member_path: Path, member: Member, part: Part, reading: Reading, dest_dir: Path
@@ -268,7 +241,7 @@ class DataTransformer:
         judged = self._judge.judge(chunk)
         self._hold_to_sample(chunk, judged)
         rows, dropped = self._good_rows(chunk, judged, seen)
-        refused = _quarantined(chunk, judged)
+        refused = quarantined(chunk.refused, judged.refused, chunk.raw_lines, judged.rows.column_names)
         folder.write_rows(rows)
         folder.write_quarantined(refused)
         tally.count(chunk, judged, rows, refused, dropped)
@@ -317,26 +290,3 @@ class DataTransformer:
         if dropped:
             is_good = pc.is_in(lines, value_set=kept.column("line").combine_chunks())
         return (rows if kept.num_rows == rows.num_rows else rows.filter(is_good)), dropped
-
-
-def _array(value: Any, column: Column) -> pa.Array:
-    """A typed value as a column of one row; NULL where it is refused."""
-    return pa.array([None if isinstance(value, Refusal) else value], arrow_type(column.type))
-
-
-def _by_policy(value: Any, column: Column) -> Any:
-    """A typed value or refusal as the column's ``on_error`` has it."""
-    return None if isinstance(value, Refusal) and column.on_error == "null" else value
-
-
-def _quarantined(chunk: Chunk, judged: Judged) -> list[Quarantined]:
-    """The refused lines of a chunk in the order of the member."""
-    refused = [
-        Quarantined(line.line, line.byte_offset, line.raw, {"*": {rule: f"line {said}" for rule, said in line.reasons.items()}})
-        for line in chunk.refused
-    ]
-    lines, order = chunk.raw_lines, judged.rows.column_names
-    for row, messages in judged.refused.items():
-        reasons = {name: messages[name] for name in order if name in messages}
-        refused.append(Quarantined(int(chunk.line_numbers[row]), lines.byte_offset(row), lines[row], reasons))
-    return sorted(refused, key=lambda line: line.line)
