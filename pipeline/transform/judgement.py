@@ -3,7 +3,8 @@
 In goes a chunk of texts as a reader gives it; out come its rows with the types of the table, which of them are good, and
 for each of the others which columns break which rules. Values that a declared rule turned into NULL or altered are named
 with that rule, so that they can be counted. The order is always the same: each column is typed, the computed columns are
-made, the rules are applied, the tax year is compared. Messages about a personal column never hold its value.
+made, the rules are applied, the tax year is compared. A row that is the header once more is no row. Messages about a
+personal column never hold its value.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _ALTERING: Final = frozenset({"control_character", "truncated"})
 _SILENT: Final = frozenset(
     {"required", "nullable", "empty", "type", "min", "max", "minlength", "maxlength", "regex", "dependencies", "excludes"}
 )
+#: One value may be its column's name by chance.
+_FEWEST_NAMES: Final = 2
 
 
 @dataclass
@@ -82,6 +85,7 @@ class Judge:
         self.tax_year = tax_year
         self.rules = compile_rules(table.columns)
         self._columns = {column.name: column for column in table.columns}
+        self._names = {column.name: _names(column, table) for column in table.columns if column.is_read}
         self._typers = {column.name: column_typer(column) for column in table.columns if column.compute is None}
 
     def type_columns(self, chunk: Chunk) -> Judged:
@@ -122,6 +126,7 @@ class Judge:
             _note(judged, change, mask)
             judged.canonical.pop(change[0], None)  # it was of the values before
         self._mark_other_years(judged)
+        self._mark_headers(judged)
         judged.is_good[list(judged.refused)] = False
         return judged
 
@@ -170,6 +175,24 @@ class Judge:
         others = pc.fill_null(pc.not_equal(years, self.tax_year), False)
         for row in np.flatnonzero(others.to_numpy()).tolist():
             judged.refused.setdefault(row, {}).setdefault(name, {})["other_year"] = f"is not {self.tax_year}"
+
+    def _mark_headers(self, judged: Judged) -> None:
+        """Refuse rows that hold the names of at least half of the columns: a header between files put together, or behind a blank line."""
+        names = {name: self._names[name] for name in judged.texts if name in self._names}
+        first = next((name for name in (*self.table.key, *self.table.parent) if name in names), None)
+        if first is None or len(names) < _FEWEST_NAMES:
+            return
+        maybe = pc.is_in(pc.utf8_lower(judged.texts[first]), value_set=pa.array(sorted(names[first]), pa.string()))
+        for row in np.flatnonzero(maybe.to_numpy(zero_copy_only=False)).tolist() if maybe.true_count else ():
+            found = sum((judged.texts[name][row].as_py() or "").strip().lower() in known for name, known in names.items())
+            if found >= max(_FEWEST_NAMES, len(names) / 2):
+                judged.refused.setdefault(row, {}).setdefault(first, {})["header"] = "is the name of the column, as in a header"
+
+
+def _names(column: Column, table: Table) -> frozenset[str]:
+    """All names, in small letters, under which a header may show a column."""
+    aliases = (alias for layout in table.layouts for alias in layout.aliases.get(column.name, ()))
+    return frozenset(name.strip().lower() for name in (column.source, *column.aliases, *aliases))
 
 
 def _note(judged: Judged, change: tuple[str, str], mask: Mask) -> None:

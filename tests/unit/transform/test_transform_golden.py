@@ -41,6 +41,7 @@ MEMBER = b"\r\n".join([
     b"0010010000018\tA1\tUNDEFINED \x81\t2025\t1\t1\t1\t01/02/1988\tN\t",
     b"0010010000019\tA1\tCONTROL \x02\t2025\t1\t1\t1\t01/02/1988\tN\t",
     b"0010010000020\tA1\tSHORT",
+    b"acct\tcls\towner\tyr\tval\tacreage\tsize\tdt\tcapped\textra",
     b"0010010000021\tA1\tLAST\t2025\t9223372036854775807\t9999999999.9999\t1\t12/31/2199\tY\t",
 ])  # fmt: skip
 
