@@ -182,8 +182,12 @@ class Judge:
         first = next((name for name in (*self.table.key, *self.table.parent) if name in names), None)
         if first is None or len(names) < _FEWEST_NAMES:
             return
-        maybe = pc.is_in(pc.utf8_lower(judged.texts[first]), value_set=pa.array(sorted(names[first]), pa.string()))
+        # By their lengths first, at a tenth of the cost.
+        lengths = pa.array(sorted({len(name.encode()) for name in names[first]}), pa.int32())
+        maybe = pc.is_in(pc.binary_length(judged.texts[first]), value_set=lengths)
         for row in np.flatnonzero(maybe.to_numpy(zero_copy_only=False)).tolist() if maybe.true_count else ():
+            if judged.texts[first][row].as_py().lower() not in names[first]:
+                continue
             found = sum((judged.texts[name][row].as_py() or "").strip().lower() in known for name, known in names.items())
             if found >= max(_FEWEST_NAMES, len(names) / 2):
                 judged.refused.setdefault(row, {}).setdefault(first, {})["header"] = "is the name of the column, as in a header"

@@ -3,8 +3,8 @@
 In goes a table of the catalog and a member as the extract stage measured it; out comes the first of the table's layouts
 whose tax years, export versions and record width all fit, or an error that says what was seen and what is declared.
 The record width is the commonest width of the member's lines, so that a few short lines do not hide the layout, and
-each of them is refused by itself later on. A member in UTF-16 is recognised and refused here, before anything reads it
-as text. ``read_header`` (see ``pipeline.transform.header``) then says which column stands where.
+each of them is refused by itself later on. A member in UTF-16, or compressed once more inside its archive, is recognised
+and refused here, before anything reads it as text. ``read_header`` (see ``pipeline.transform.header``) then says which column stands where.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from pipeline.transform.header import Reading, line_end_bytes, read_header
 __all__ = ["Reading", "check_expected", "choose_layout", "read_header", "read_version"]
 
 _UTF16_MARKS = ("\xff\xfe", "\xfe\xff")
+#: How compressed files begin, as latin-1 shows it.
+_COMPRESSED = {
+    "\x1f\x8b": "gzip", "PK\x03\x04": "zip", "\xfd7zXZ\0": "xz", "\x28\xb5\x2f\xfd": "Zstandard", "7z\xbc\xaf\x27\x1c": "7z",
+    **{f"BZh{level}1AY&SY": "bzip2" for level in range(1, 10)},
+}  # fmt: skip
 
 
 def choose_layout(table: Table, member: Member, *, year: int, version: str | None) -> Layout:
@@ -35,9 +40,10 @@ def choose_layout(table: Table, member: Member, *, year: int, version: str | Non
 
     Raises:
         EmptyMember: the member has no line, or blank ones only.
-        LayoutError: no layout fits, or the member is UTF-16.
+        LayoutError: no layout fits, or the member is UTF-16, or compressed inside its archive.
     """
     _refuse_utf16(table, member)
+    _refuse_compressed(table, member)
     widths = {width: count for width, count in member.widths.items() if width > 0}
     if not widths and not member.other_widths:
         raise EmptyMember(
@@ -139,4 +145,15 @@ def _refuse_utf16(table: Table, member: Member) -> None:
             f"{member.name} is written in UTF-16",
             f"{' or '.join(encodings)} for {table.qualified}",
             "check whether the publisher changed the encoding; a UTF-16 member is not read",
+        )
+
+
+def _refuse_compressed(table: Table, member: Member) -> None:
+    """Raise LayoutError when a member begins like a compressed file: the extract stage unpacks archives, not what lies in them."""
+    kind = next((kind for mark, kind in _COMPRESSED.items() if member.first_line.startswith(mark)), None)
+    if kind is not None:
+        raise LayoutError(
+            f"{member.name} is compressed ({kind}) inside its archive",
+            f"records of {table.qualified} as text",
+            "name the text inside it as member: zips inside an archive are opened where source.toml says nested = true, others are not",
         )

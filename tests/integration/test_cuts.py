@@ -83,10 +83,11 @@ def test_outcome_is_the_same_in_one_part_in_three_and_in_seventeen(database_url,
     rows, refused, counts = whole
     good = [line for line in content.decode().splitlines()[1:] if line.count("\t") == 2 and line[:4].isdigit()]
     first = {line[:4]: line.split("\t")[1] for line in reversed(good)}
-    if on_conflict in ("quarantine", "first"):
-        assert {acct: name for acct, name, *_ in rows} == first
-    else:
-        assert len(rows) == (len(good) if on_conflict is None else len(first))
+    stands = {line[:4]: line.split("\t")[1] for line in good} if on_conflict == "last" else first
+    assert stands != first or on_conflict != "last"
+    if on_conflict:
+        assert {acct: name for acct, name, *_ in rows} == stands
+    assert len(rows) == (len(first) if on_conflict else len(good))
     assert counts["filtered"] == content.decode().splitlines().count("") > 0
     assert counts["nulled"] == {"value:not_a_number": sum(line.endswith("Pending") for line in good)}
     assert len(refused) == counts["quarantined"] > 0

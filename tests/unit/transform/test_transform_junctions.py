@@ -151,6 +151,12 @@ def test_header_that_stands_among_the_rows_is_no_row(transformed, lines_a_part):
     assert [(row["line"], row["reasons"]) for row in outcome.quarantine] == [(3, {"acct": ["is the name of the column, as in a header"]})]
 
 
+def test_value_that_is_its_column_s_name_by_chance_stays(transformed):
+    two = table(Column("acct", TEXT, "acct", required=True), Column("owner", TEXT, "owner"), key=("acct",))
+    outcome = transformed(b"acct\towner\nacct\tB\n1\tOwner\n2\tC\n", two)
+    assert (outcome.column("acct"), outcome.report.refused) == (["acct", "1", "2"], {})
+
+
 @pytest.mark.fault(37)
 @pytest.mark.parametrize("content", [b"\nacct\towner\tval\n1\tA\t7\n", b"1\tA\t7\nacct\towner\tval\n\n"])
 def test_header_behind_a_blank_line_does_not_become_a_row(transformed, content):

@@ -1,6 +1,9 @@
 """Which layout and which column is where: decided once a member, refused when in doubt."""
 
+import bz2
+import gzip
 import json
+import lzma
 from dataclasses import replace
 
 import pytest
@@ -203,6 +206,19 @@ def test_absent_columns_are_not_looked_for_and_become_null(tmp_path, transformed
 def test_utf16_is_recognised_and_refused(tmp_path, encoding):
     with pytest.raises(LayoutError, match="UTF-16"):
         reading_of(tmp_path, (HEADER + acct(1) + b"\tA\t1\n").decode().encode(encoding))
+
+
+@pytest.mark.fault(41)
+@pytest.mark.parametrize(
+    ("kind", "pack"),
+    [
+        ("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress), ("zip", lambda text: b"PK\3\4" + text),
+        ("Zstandard", lambda text: b"\x28\xb5\x2f\xfd" + text), ("7z", lambda text: b"7z\xbc\xaf\x27\x1c" + text),
+    ],
+)  # fmt: skip
+def test_member_that_is_compressed_inside_its_archive_is_recognised_and_refused(tmp_path, kind, pack):
+    with pytest.raises(LayoutError, match=rf"roll\.txt is compressed \({kind}\) inside its archive"):
+        reading_of(tmp_path, pack(HEADER + acct(1) + b"\tA\t1\n"))
 
 
 def test_utf16_is_recognised_where_a_record_width_is_wanted(tmp_path):

@@ -260,6 +260,10 @@ def test_tenth_in_a_rule_is_a_tenth():
         (column(numeric(7, 3), max=0.5), [Decimal("0.501"), Decimal("0.5"), Decimal("0.031")], [0]),
         (column(numeric(7, 3), max=Decimal("-0.5")), [Decimal("-0.499"), Decimal("-0.5"), Decimal("-9.000")], [0]),
         (column(numeric(3, 2), min=Decimal("9.99")), [Decimal("9.98"), Decimal("9.99")], [0]),
+        (column(DATE, min=5, max=5), [datetime.date(2000, 1, 1), None], []),  # to Cerberus too, what cannot be compared is within
+        (column(TEXT, anyof=[{"minlength": 2}, {"allowed": ["x", "y"]}]), ["x", "z", "zz", None], [1]),
+        (column(BIGINT, allowed=[1, 2**40]), [1, 2, 2**40, None], [1]), (column(BIGINT, forbidden=[2**40]), [1, 2**40], [1]),
+        (column(INTEGER, allowed=[2**31, -(2**31) - 1]), [1, None], [0]), (column(INTEGER, allowed=[2**31 - 1, -(2**31)]), [2**31 - 1, -(2**31)], []),
         (column(INTEGER, max=-(2**31)), [-(2**31), 1 - 2**31], [1]), (column(BIGINT, min=2**63 - 1), [2**63 - 2, 2**63 - 1], [0]),
         (column(DATE, min="2000-01-01", max="2000-12-31"), [datetime.date(1999, 12, 31), datetime.date(2000, 1, 1), datetime.date(2001, 1, 1)], [0, 2]),
         (column(TEXT, maxlength=2), ["ab", "abc", "\u00d1\u00d1", "\u00d1\u00d1\u00d1"], [1, 3]), (column(TEXT, minlength=2), ["a", "ab", "\u00d1"], [0, 2]),
@@ -283,6 +287,15 @@ def test_values_at_a_limit_are_told_from_those_beyond_it(of, values, broken):
 def test_rule_that_cannot_be_used_is_refused_at_once(of):
     with pytest.raises(CatalogError):
         DataTransformer(table(of))
+
+
+def test_rules_within_a_rule_are_told_with_all_that_they_say():
+    of = column(TEXT, anyof=[{"minlength": 2, "allowed": ["ab"]}, {"regex": "[0-9]"}])
+    said = compile_rules([of]).apply(typed([of], [{"c": "x"}])).refused[0]["c"]["anyof"]
+    assert said == (
+        "no definitions validate (anyof definition 0: unallowed value x, min length is 2; "
+        "anyof definition 1: value does not match regex '[0-9]')"
+    )
 
 
 def test_nulled_value_is_no_value_to_the_rules_between_columns():
