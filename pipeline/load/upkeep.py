@@ -27,7 +27,7 @@ from pipeline.load.relations import identifier
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
-#: VACUUM waits for a person's DDL on the table so long, and then leaves it to the next run.
+#: VACUUM waits for a person's DDL on the table so long, as pruning does for the tax year, and then leaves it to the next run.
 LOCK_TIMEOUT = "5s"
 
 OWE = """
@@ -123,6 +123,8 @@ def prune(engine: Engine, source: str, keep: Kept = Kept(), on_event: OnEvent = 
     removed = 0
     for year in years:
         with transaction(engine) as cursor:
+            # What a killed process was doing may still wait in the server, with the year locked; this can wait for another day.
+            cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
             ledger.lock_source_year(cursor, source, year)
             forgotten, rows = _forget_history(cursor, source, year, keep)
             dropped = _forget_staging(cursor, source, year, keep.staging_days)
