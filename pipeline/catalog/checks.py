@@ -17,8 +17,8 @@ from pipeline.catalog.model import OWN_COLUMNS, Column, Layout, Table
 from pipeline.catalog.rule_checks import check_checks, check_computed, check_regex, check_row_rules, check_rules, known
 from pipeline.catalog.toml_file import KeyPath, TomlFile
 
-#: ``line`` travels beside the columns from transform to staging.
-RESERVED_COLUMNS = (*OWN_COLUMNS, "line")
+#: ``line`` and ``part`` travel beside the columns to and in staging.
+RESERVED_COLUMNS = (*OWN_COLUMNS, "line", "part")
 #: ``<source>_<table>`` names the history table; what is made from it (partitions, indexes) must fit in 63 bytes.
 MAX_QUALIFIED_CHARACTERS = 48
 #: What Arrow's decimal128 holds.
