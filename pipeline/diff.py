@@ -7,20 +7,16 @@ that the catalog does not know. A text that a spreadsheet would take for a formu
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import IO
 
 from pipeline.catalog.model import Source
+from pipeline.disclosure import masked, spreadsheet_cell
 from pipeline.load.changes import ImportChanges, ValueChange
 from pipeline.text_table import aligned
 
 CSV_COLUMNS = ("source", "tax_year", "import_id", "table", "operation", "key", "column", "old", "new")
-#: What a spreadsheet takes for a formula when a cell begins with it and is no number.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
-_LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 
 
 def overview_lines(changes: ImportChanges) -> list[str]:
@@ -54,7 +50,7 @@ def write_csv(values: Iterable[ValueChange], changes: ImportChanges, out: IO[str
     key, count = changes.of.key, 0
     for count, value in enumerate(values, 1):  # noqa: B007  # it is returned
         cells = (value.table, value.operation, _key(value), value.column, value.old, value.new)
-        writer.writerow([key.source, key.tax_year, changes.of.import_id, *map(_as_text, cells)])
+        writer.writerow([key.source, key.tax_year, changes.of.import_id, *map(spreadsheet_cell, cells)])
     return count
 
 
@@ -64,12 +60,12 @@ def without_persons(values: Iterable[ValueChange], source: Source | None) -> Ite
         (table.name, column.name) for table in (source.tables if source else ()) for column in table.columns if not column.personal
     }
 
-    def masked(table: str, column: str, text: str | None) -> str | None:
-        return text if text is None or (table, column) in is_open else _DIGIT.sub("9", _LETTER.sub("x", text))
+    def open_or_masked(table: str, column: str, text: str | None) -> str | None:
+        return text if text is None or (table, column) in is_open else masked(text)
 
     for value in values:
-        key = {name: part if name == "seq" else masked(value.table, name, str(part)) for name, part in value.key.items()}
-        old, new = (masked(value.table, value.column, text) for text in (value.old, value.new))
+        key = {name: part if name == "seq" else open_or_masked(value.table, name, str(part)) for name, part in value.key.items()}
+        old, new = (open_or_masked(value.table, value.column, text) for text in (value.old, value.new))
         yield replace(value, key=key, old=old, new=new)
 
 
@@ -79,8 +75,3 @@ def _key(value: ValueChange) -> str:
 
 def _shown(text: str | None) -> str:
     return "nothing" if text is None else repr(text)
-
-
-def _as_text(cell: object) -> object:
-    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell)
-    return f"'{cell}" if is_formula else cell

@@ -16,13 +16,11 @@ from typing import IO, Any
 from sqlalchemy import Engine
 
 from pipeline.catalog.model import Source
+from pipeline.disclosure import masked, spreadsheet_cell
 from pipeline.status import query
 
-_LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 #: Where Cerberus' messages repeat a value.
 _QUOTED = re.compile(r"(?<=unallowed value ).*")
-#: What a spreadsheet takes for a formula when a cell begins with it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CSV_COLUMNS = (
     "source", "tax_year", "import_id", "table_name", "part", "line", "byte_offset", "member_sha256", "rules", "reasons", "raw",
     "raw_base64",
@@ -118,16 +116,16 @@ def read_quarantine(engine: Engine, wanted: Wanted) -> Quarantine | None:
     return Quarantine(found[0], query(engine, COUNTS, values), totals["quarantined"], totals["kept"], query(engine, ROWS, values))
 
 
-def masked(row: Mapping[str, Any]) -> dict[str, Any]:
+def masked_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A quarantined row with every letter and digit of its text and reasons' values replaced one for one, and without its bytes."""
-    reasons = {column: [_QUOTED.sub(lambda quoted: _mask(quoted[0]), text) for text in texts] for column, texts in row["reasons"].items()}
-    return {**row, "raw": _mask(row["raw"]), "raw_base64": None, "reasons": reasons}
+    reasons = {column: [_QUOTED.sub(lambda quoted: masked(quoted[0]), text) for text in texts] for column, texts in row["reasons"].items()}
+    return {**row, "raw": masked(row["raw"]), "raw_base64": None, "reasons": reasons}
 
 
 def without_persons(rows: Sequence[Mapping[str, Any]], source: Source) -> list[Mapping[str, Any]]:
     """The rows, masked but for those of tables that are known to name nobody."""
     open_tables = {table.name for table in source.tables if not any(column.personal for column in table.columns)}
-    return [row if row["table_name"] in open_tables else masked(row) for row in rows]
+    return [row if row["table_name"] in open_tables else masked_row(row) for row in rows]
 
 
 def overview_lines(found: Quarantine) -> Iterator[str]:
@@ -166,18 +164,10 @@ def detail_lines(row: Mapping[str, Any]) -> Iterator[str]:
 def write_csv(rows: Sequence[Mapping[str, Any]], out: IO[str]) -> None:
     """Write rows as CSV that a spreadsheet takes for text.
 
-    A cell that begins with ``=``, ``+``, ``-``, ``@``, TAB or CR gets an apostrophe in front, so that it is no formula.
+    A cell that begins with ``=``, ``+``, ``-``, ``@``, TAB or CR, and is no number, gets an apostrophe in front, so that it is no formula.
     """
     writer = csv.writer(out)
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         cells = {**row, "rules": ", ".join(row["rules"]), "reasons": json.dumps(row["reasons"])}
-        writer.writerow([_as_text(cells[name]) for name in CSV_COLUMNS])
-
-
-def _as_text(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
-def _mask(text: str) -> str:
-    return _DIGIT.sub("9", _LETTER.sub("x", text))
+        writer.writerow([spreadsheet_cell(cells[name]) for name in CSV_COLUMNS])

@@ -146,7 +146,7 @@ def test_one_row_is_shown_with_all_that_is_known_of_it(world):
 def test_file_for_a_spreadsheet_holds_every_row_and_no_formula(world):
     import csv
 
-    texts = ["=1+2", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "plain", "a=b", '"q", r', "\u00e9\n2"]
+    texts = ["=1+2", "+1", "-1+2", "@SUM(A1)", "\tx", "\rx", "plain", "a=b", '"q", r', "\u00e9\n2"]
     stage(world, world.key("a"), [[refused(n, "acct:regex", raw=text) for n, text in enumerate(texts, 1)]])
     out = io.StringIO(newline="")
     write_csv(read_quarantine(world.engine, Wanted("county")).rows, out)

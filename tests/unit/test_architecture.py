@@ -14,7 +14,7 @@ STAGES = ("download", "extract", "transform", "load")
 #: A unit (a file or folder of pipeline/) imports units of a lower level, and itself: so no two stages know each other.
 LEVELS = {
     "__init__": 0, "errors": 0, "configuration": 0, "processes": 0,
-    "text_table": 1, "handoff": 1, "bandwidth": 1, "inflate": 1,
+    "disclosure": 1, "text_table": 1, "handoff": 1, "bandwidth": 1, "inflate": 1,
     "catalog": 2, "database": 2, "releases": 2, "scheduler": 2, "services": 2,
     **dict.fromkeys(STAGES, 3), "settings": 3, "status": 3, "housekeeping": 3,
     "diff": 4, "examples": 4, "observe": 4, "targets": 4, "outcome": 4, "quarantine": 4, "terminal": 4, "verify": 4,
