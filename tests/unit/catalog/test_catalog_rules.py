@@ -151,7 +151,7 @@ code = { type = "text", regex = '[A-Z]+', minlength = 1, maxlength = 9, empty = 
 mixed = { type = "text", anyof = [{ allowed = ["A"] }, { regex = '\\d+' }], allof = [{ maxlength = 9 }], noneof = [{ allowed = ["B"] }], oneof = [{ minlength = 1 }] }
 year = { type = "integer", allowed = [1, 2], check_with = "year", dependencies = ["code"], nullable = false }
 born = { type = "date", formats = ["%Y%m%d"], min = 1900-01-01, anyof = [{ min = 2000-01-01 }, { max = "1950-12-31" }] }
-part = { type = "numeric(5,2)", min = 0.1, allof = [{ max = 0.25 }], on_error = "null" }
+portion = { type = "numeric(5,2)", min = 0.1, allof = [{ max = 0.25 }], on_error = "null" }
 flag = { type = "boolean", true = ["Y"], false = ["N"], dependencies = ["year"], excludes = ["mixed"] }
 both = { type = "text", compute = { function = "join", of = ["code", "year"] }, maxlength = 20 }
 rest = { type = "text", source = "*" }
@@ -173,7 +173,7 @@ def test_every_rule_of_the_language_is_loaded_and_has_a_kernel(write):
     (folder / "owner.toml").write_text(text)
     table = load_source(folder, environ={}).table("owner")
     assert table.column("born").rules == {"min": "1900-01-01", "anyof": ({"min": "2000-01-01"}, {"max": "1950-12-31"})}
-    assert table.column("part").rules["allof"] == ({"max": Decimal("0.25")},)
+    assert table.column("portion").rules["allof"] == ({"max": Decimal("0.25")},)
     assert table.column("both").compute == Computed("join", ("code", "year"))
     assert table.column("rest").is_rest and not table.column("rest").is_read
     assert table.checks == (Check("known", "reference", ("acct",), Decimal("0.98"), None, "parcel", ("acct",), "warn"),)
