@@ -172,7 +172,7 @@ def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
     cursor.execute("select tablename from pg_tables where schemaname = %s", [STAGING_SCHEMA])
     for (name,) in cursor.fetchall():
         if name.split("_", 1)[0] in wanted:
-            cursor.execute(sql.SQL("drop table {}").format(sql.Identifier(STAGING_SCHEMA, name)))
+            cursor.execute(sql.SQL("drop table {} cascade").format(sql.Identifier(STAGING_SCHEMA, name)))
     for table in ("checkpoint", "staged_table", "checked"):
         statement = sql.SQL("delete from {} where import_id = any(%s)").format(sql.Identifier("etl", table))
         cursor.execute(statement, [import_ids])

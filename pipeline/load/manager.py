@@ -119,7 +119,7 @@ class LoadManager:
             if found.is_open:
                 relations = Relations(table, found.import_id)
                 staging.lock_table(cursor, relations)
-                shape.create_staging(cursor, relations)
+                shape.create_staging(cursor, relations, is_first=found.base_import_id is None)
             return found
 
     @repeated

@@ -1,4 +1,4 @@
-"""DDL: a live table comes into being, gets a new partition or a new column, and is never reshaped silently.
+"""DDL: a live table comes into being, gets a new column or index, and is never reshaped silently.
 
 Each change is a short transaction of its own with a lock time-out, before staging, tried again for a while, so that a reader who
 holds the table open delays us and not the readers behind us. A column that has another type, a missing or extra NOT NULL column, or
@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from pipeline.catalog.model import Column, Source, Table
 from pipeline.database.engine import transaction
 from pipeline.errors import DatabaseBusy, ShapeError
+from pipeline.load import partition
 from pipeline.load.relations import Relations, comma, identifier, names
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class LiveColumn:
 
 
 def ensure_live(engine: Engine, table: Table, tax_year: int) -> None:
-    """Create or extend the live table, its partition of the tax year, its indexes and its history table.
+    """Create or extend the live table, its indexes and its history table.
+
+    The partition of the tax year comes with its first publish, unless something of a user's wants it to be there before
+    (:mod:`pipeline.load.partition`).
 
     Raises:
         ShapeError: the live table differs in a way that is not changed silently; nothing was changed.
@@ -77,24 +81,28 @@ def _ensure_live(engine: Engine, relations: Relations, tax_year: int) -> None:
         else:
             _check_shape(cursor, relations, live)
             _add_columns(cursor, relations, live)
-        _create_partition(cursor, relations, tax_year)
+        if not partition.is_plain(cursor, relations) and partition.is_missing(cursor, relations, tax_year):
+            partition.create(cursor, relations, tax_year)
         _create_indexes(cursor, relations)
 
 
-def create_staging(cursor: Cursor, relations: Relations) -> None:
-    """Create the two unlogged staging tables of an import, if they are not there."""
-    anchor = [_definition(relations.table.column(name)) for name in relations.anchor]
-    cursor.execute(
-        sql.SQL("create unlogged table if not exists {} (part integer not null, line bigint not null, {}, row_hash uuid not null)").format(
-            relations.keys, comma(anchor)
-        )
-    )
+def create_staging(cursor: Cursor, relations: Relations, *, is_first: bool) -> None:
+    """Create the two unlogged staging tables of an import, if they are not there.
+
+    Of a first import of a tax year every row is staged whole, and the narrow table is a view of the other.
+    """
     columns = [_definition(column) for column in relations.table.columns]
-    cursor.execute(
-        sql.SQL("create unlogged table if not exists {} (part integer not null, line bigint not null, {}, row_hash uuid not null)").format(
-            relations.rows, comma(columns)
-        )
-    )
+    own = sql.SQL("part integer not null, line bigint not null, {}, row_hash uuid not null")
+    unlogged = sql.SQL("create unlogged table if not exists {} ({})")
+    cursor.execute(unlogged.format(relations.rows, own.format(comma(columns))))
+    if not is_first:
+        anchor = [_definition(relations.table.column(name)) for name in relations.anchor]
+        cursor.execute(unlogged.format(relations.keys, own.format(comma(anchor))))
+        return
+    cursor.execute("select to_regclass(%s) is null", [relations.keys.as_string(cursor)])
+    if (cursor.fetchone() or (False,))[0]:
+        narrow = names(("part", "line", *relations.anchor, "row_hash"))
+        cursor.execute(sql.SQL("create view {} as select {} from {}").format(relations.keys, narrow, relations.rows))
 
 
 def _live_columns(cursor: Cursor, relations: Relations) -> dict[str, LiveColumn]:
@@ -245,18 +253,6 @@ def _add_columns(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
         cursor.execute(sql.SQL("alter table {} add column {}").format(relations.live, _definition(column)))
     _record_columns(cursor, relations.table, new)
     _comment(cursor, relations, new)
-
-
-def _create_partition(cursor: Cursor, relations: Relations, tax_year: int) -> None:
-    partition = relations.partition(tax_year)
-    cursor.execute("select to_regclass(%s) is not null", [partition.as_string(cursor)])
-    row = cursor.fetchone()
-    if row and row[0]:
-        return
-    # Made apart and attached: ATTACH takes a lock that readers do not notice, PARTITION OF would stop them.
-    cursor.execute(sql.SQL("create table {} (like {} including all)").format(partition, relations.live))
-    year = sql.Literal(tax_year)
-    cursor.execute(sql.SQL("alter table {} attach partition {} for values in ({})").format(relations.live, partition, year))
 
 
 def _create_indexes(cursor: Cursor, relations: Relations) -> None:

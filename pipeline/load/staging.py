@@ -21,7 +21,7 @@ from psycopg2.extras import Json
 from pipeline.database.ledger import Import
 from pipeline.load import quarantine
 from pipeline.load.checkpoints import Origin
-from pipeline.load.relations import Relations, same
+from pipeline.load.relations import Relations, comma, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -92,11 +92,10 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
         for batch in file.iter_batches(batch_size=batch_rows, columns=[*columns, "line"]):
             yield keep(batch.append_column("part", pa.array([part] * batch.num_rows, pa.int32())))
 
-    copied = upsert(batches(narrow, lambda batch: batch), relations.keys)
     wide = [*relations.column_names, "row_hash"]
     if found.base_import_id is None:
-        upsert(batches(wide, lambda batch: batch), relations.rows)
-        return copied
+        return upsert(batches(wide, lambda batch: batch), relations.rows)
+    copied = upsert(batches(narrow, lambda batch: batch), relations.keys)
     statement = sql.SQL(NOT_LIVE).format(keys=relations.keys, live=relations.live, same_anchor=same(relations.anchor, "l", "s"))
     cursor.execute(statement, {"part": part, "year": found.key.tax_year})
     lines = pa.array([line for (line,) in cursor.fetchall()], pa.int64())
@@ -125,7 +124,9 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
     )
     (others,) = cursor.fetchone() or (0,)
     if others:
-        cursor.execute(sql.SQL("truncate {}, {}").format(relations.keys, relations.rows))
+        cursor.execute("select relkind = 'v' from pg_class where oid = to_regclass(%s)", [relations.keys.as_string(cursor)])
+        (is_view,) = cursor.fetchone() or (False,)
+        cursor.execute(sql.SQL("truncate {}").format(comma([relations.rows] if is_view else [relations.keys, relations.rows])))
         cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
         quarantine.clear(cursor, relations.import_id, table)
     return int(others)

@@ -69,7 +69,7 @@ def owe(cursor: Cursor, found: Import, changes: Mapping[str, Changes]) -> None:
     """Note, in the transaction that wrote them, which tables want VACUUM and ANALYZE."""
     for table, written in changes.items():
         if written != Changes():
-            rows = 0 if written.is_first else written.inserted + written.updated + written.deleted
+            rows = written.inserted + written.updated + written.deleted
             cursor.execute(OWE, [found.key.source, found.key.tax_year, table, found.import_id, rows])
 
 

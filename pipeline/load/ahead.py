@@ -1,0 +1,27 @@
+"""One item ahead: a second thread makes the next item while the first one uses this one.
+
+Items are made one after the other, in their order, so that memory holds two and no more; what one raises is raised where its item
+would have been taken. PostgreSQL reads while the next batch is formatted, and Parquet is unpacked meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
+    """``map(make, items)``, with ``make`` in a thread of its own; the items are taken in the caller's thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        coming: Future[Made] | None = None
+        for item in items:
+            following = thread.submit(make, item)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
