@@ -2,8 +2,8 @@
 
 For ``hcad.real_acct``: the live table ``hcad.real_acct`` with one partition a tax year, the history ``history.hcad_real_acct``,
 and for import 12 the staging tables ``etl_staging.i12_real_acct_keys`` (key, hash, part and line of every row) and
-``etl_staging.i12_real_acct_rows`` (whole rows, only those whose hash is not live). On a first import of a tax year, where that is all of them, the
-former is a view of the latter.
+``etl_staging.i12_real_acct_rows`` (whole rows, only those whose hash is not live). On a first import of a tax
+year, where that is all of them, the former is a view of the latter.
 """
 
 from __future__ import annotations
