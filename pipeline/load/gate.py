@@ -72,7 +72,9 @@ def check_table(cursor: Cursor, gate: Gate, relations: Relations, staged: Staged
     results.append(_share("conflicting", staged.table, contradicting, staged.rows_read, allowed))
     if relations.table.is_keyed:
         cursor.execute(
-            sql.SQL("select count(*), count(distinct ({key})) from {keys}").format(keys=relations.keys, key=names(relations.anchor))
+            sql.SQL("select coalesce(sum(rows), 0)::bigint, count(*) from (select count(*) as rows from {keys} group by {key}) k").format(
+                keys=relations.keys, key=names(relations.anchor)
+            )
         )
         row = cursor.fetchone()
         rows, keys = row if row else (0, 0)

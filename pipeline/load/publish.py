@@ -34,6 +34,10 @@ class Changes:
 
 
 #: What goes and its before-image are one statement: the image is of the very row that was deleted.
+COUNTS = """
+select (select count(*) from {live} l where l.tax_year = %(year)s), (select count(*) from {keys}), (select count(*) from {rows}),
+       (select count(*) from {rows} s where not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_key}))
+"""
 DELETE_VANISHED = """
 with gone as (
     delete from {live} l where l.tax_year = %(year)s and not exists (select 1 from {keys} s where {same_key})
@@ -168,19 +172,26 @@ def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes
         "staged_columns": names(relations.column_names, "s"),
         "assignments": comma([sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in rest] or [sql.SQL("tax_year = l.tax_year")]),
     }  # fmt: skip
-    deleted = _run(cursor, DELETE_VANISHED, words, values)
-    remembered = _run(cursor, REMEMBER_DIFFERING, words, values)
-    updated = 0
-    if remembered:
+    _run(cursor, COUNTS, words, values)
+    live, staged, whole, new = cursor.fetchone() or (0, 0, 0, 0)
+    # What is staged narrow alone is live as it is, under a key that no other row has: so the counts tell what there is to do.
+    vanished = live - (staged - new)
+    deleted = _run(cursor, DELETE_VANISHED, words, values) if vanished else 0
+    remembered = updated = inserted = 0
+    if whole > new:
+        remembered = _run(cursor, REMEMBER_DIFFERING, words, values)
         _count_columns(cursor, relations, found, rest, words)
         updated = _run(cursor, UPDATE_DIFFERING, words, values)
-    if updated != remembered:
+    if new:
+        inserted = _run(cursor, INSERT_NEW, words, values)
+    if (deleted, remembered, updated, inserted) != (vanished, whole - new, whole - new, new):
         raise AccountingError(
-            f"{relations.table.qualified}: {remembered} rows differ and {updated} were updated",
+            f"{relations.table.qualified}: {whole - new} rows differ and {updated} were updated, {new} are new and {inserted} were "
+            f"inserted, {vanished} are gone and {deleted} were deleted",
             "the same rows: nobody else changes them, and no trigger keeps them as they are",
             "see who writes into the table, then run again",
         )
-    return Changes(_run(cursor, INSERT_NEW, words, values), updated, deleted)
+    return Changes(inserted, updated, deleted)
 
 
 def _count_columns(cursor: Cursor, relations: Relations, found: Import, rest: list[str], words: dict[str, sql.Composable]) -> None:

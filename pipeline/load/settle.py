@@ -142,6 +142,8 @@ def _settle_repeated(cursor: Cursor, place: Place, relations: Relations, raw_lin
     cursor.execute(sql.SQL(REPEATED).format(keys=relations.keys, anchor=names(relations.anchor), order=order))
     cursor.execute("select count(*) filter (where copy > 1), count(*) filter (where copy = 1) from repeated")
     equal, differing = cursor.fetchone() or (0, 0)
+    if not equal + differing:
+        return Repeated()
     for name in (relations.rows, relations.keys):
         cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(name))
     if policy in ("first", "last"):

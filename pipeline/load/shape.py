@@ -38,6 +38,7 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasde
 PRIMARY_KEY = """
 select array_agg(a.attname order by k.place) from pg_index i, unnest(i.indkey) with ordinality k(attnum, place)
   join pg_attribute a on a.attnum = k.attnum where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary
+   and k.place <= i.indnkeyatts
 """
 
 
@@ -115,7 +116,8 @@ def _create(cursor: Cursor, relations: Relations) -> None:
     seq = [] if table.is_keyed else [sql.SQL("seq integer not null")]
     columns = [sql.SQL("tax_year integer not null"), *(_definition(column) for column in table.columns), *seq]
     columns += [sql.SQL("{} {} not null").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in OWN_TYPES.items()]
-    columns.append(sql.SQL("primary key ({})").format(names(table.identity)))
+    # With the hash in it the index alone tells a refresh which rows are live as they are.
+    columns.append(sql.SQL("primary key ({}) include (row_hash)").format(names(table.identity)))
     # Not "if not exists": that asks for the privilege to create schemas even where the schema is there.
     cursor.execute("select to_regnamespace(%s) is null", [sql.Identifier(table.source).as_string(cursor)])
     if (cursor.fetchone() or (False,))[0]:

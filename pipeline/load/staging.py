@@ -7,7 +7,7 @@ plain SQL. A kill leaves either the part with its checkpoint or neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +63,16 @@ STAGED_COLUMNS = (
     "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, superseded, "
     "filtered, nulled, changed, refused, seconds"
 )
-#: Lines of this part whose whole row must be staged: nothing live has their key (or parent) and hash.
+#: Lines of this part whose whole row must be staged: nothing live has their key (or parent) and hash. Between the part's first and last
+#: key, so that of a file in the order of its keys each part is compared with its own stretch of the live table's index.
 NOT_LIVE = """
 select s.line from {keys} s where s.part = %(part)s
-   and not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_anchor} and l.row_hash = s.row_hash)
+   and not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_anchor} and l.row_hash = s.row_hash
+                                            and l.{first} between %(least)s and %(most)s)
 """
+#: One scan of both sides, in memory as far as a worker's may go. The narrow table has no statistics yet, and without them PostgreSQL
+#: would rather look every row up by itself, which takes two to four times as long.
+IN_ONE_SCAN = "select set_config('enable_nestloop', 'off', true), set_config('work_mem', '32MB', true)"
 
 
 def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relations, part: int, parquet: Path, batch_rows: int) -> int:
@@ -85,24 +90,40 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
     Returns:
         The rows staged narrow.
     """
-    file = pq.ParquetFile(parquet)
-    narrow = [*relations.anchor, "row_hash"]
-
-    def batches(columns: list[str], keep: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in file.iter_batches(batch_size=batch_rows, columns=[*columns, "line"]):
-            yield keep(batch.append_column("part", pa.array([part] * batch.num_rows, pa.int32())))
-
-    wide = [*relations.column_names, "row_hash"]
+    narrow, wide = [*relations.anchor, "row_hash"], [*relations.column_names, "row_hash"]
     if found.base_import_id is None:
-        return upsert(batches(wide, lambda batch: batch), relations.rows)
-    copied = upsert(batches(narrow, lambda batch: batch), relations.keys)
-    statement = sql.SQL(NOT_LIVE).format(keys=relations.keys, live=relations.live, same_anchor=same(relations.anchor, "l", "s"))
-    cursor.execute(statement, {"part": part, "year": found.key.tax_year})
-    lines = pa.array([line for (line,) in cursor.fetchall()], pa.int64())
+        return upsert(_batches(parquet, part, wide, batch_rows), relations.rows)
+    copied = upsert(_batches(parquet, part, narrow, batch_rows), relations.keys)
+    lines = _not_live(cursor, found, relations, part)
     if len(lines):
-        changed = batches(wide, lambda batch: batch.filter(pc.is_in(batch.column("line"), value_set=lines)))
-        upsert(changed, relations.rows)
+        upsert(_batches(parquet, part, wide, batch_rows, lines), relations.rows)
     return copied
+
+
+def _not_live(cursor: Cursor, found: Import, relations: Relations, part: int) -> pa.Int64Array:
+    first = sql.Identifier(relations.anchor[0])
+    cursor.execute(sql.SQL("select min({0}), max({0}) from {1} where part = %s").format(first, relations.keys), [part])
+    least, most = cursor.fetchone() or (None, None)
+    cursor.execute(IN_ONE_SCAN)
+    cursor.execute(
+        sql.SQL(NOT_LIVE).format(keys=relations.keys, live=relations.live, same_anchor=same(relations.anchor, "l", "s"), first=first),
+        {"part": part, "year": found.key.tax_year, "least": least, "most": most},
+    )
+    return pa.array([line for (line,) in cursor.fetchall()], pa.int64())
+
+
+def _batches(
+    parquet: Path, part: int, columns: Sequence[str], batch_rows: int, lines: pa.Int64Array | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Columns of a part's rows with their lines and the part's number: of all lines, or of these. The next batch is read ahead."""
+
+    def with_part(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if lines is not None:
+            batch = batch.filter(pc.is_in(batch.column("line"), value_set=lines))
+        return batch.append_column("part", pa.array([part] * batch.num_rows, pa.int32()))
+
+    with pq.ParquetFile(parquet) as file:
+        yield from map(with_part, file.iter_batches(batch_size=batch_rows, columns=[*columns, "line"]))
 
 
 def lock_table(cursor: Cursor, relations: Relations) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 KEY = """
 select a.attname from pg_index i, unnest(i.indkey) with ordinality k(attnum, place) join pg_attribute a on a.attnum = k.attnum
- where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary and a.attname <> 'tax_year' order by k.place
+ where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary and k.place <= i.indnkeyatts
+   and a.attname <> 'tax_year' order by k.place
 """
 #: Not those that PostgreSQL computes itself, which a user may have added.
 COLUMNS = """

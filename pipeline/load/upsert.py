@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PRIMARY_KEY = """
 select a.attname from pg_index i, unnest(i.indkey) with ordinality k(attnum, place) join pg_attribute a on a.attnum = k.attnum
- where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary order by k.place
+ where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary and k.place <= i.indnkeyatts order by k.place
 """
 UPDATE = """
 update {target} t set {assignments} from incoming i
