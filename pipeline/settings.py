@@ -94,6 +94,7 @@ class load(luigi.Config):  # noqa: N801
     """How much is sent at a time, and kept of what is refused."""
 
     batch_rows = luigi.IntParameter(default=20_000)
+    max_memory_mb = luigi.IntParameter(default=350)
     quarantine_rows_per_rule = luigi.IntParameter(default=1000)
 
 
@@ -142,6 +143,7 @@ class Settings:
     part_bytes: int
     chunk_rows: int
     batch_rows: int
+    max_memory_mb: int
     quarantine_rows_per_rule: int
     scheduler_url: str
     run_id: int | None
@@ -165,6 +167,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             "[extract] part_bytes": int(extract().part_bytes),
             "[transform] chunk_rows": int(transform().chunk_rows),
             "[load] batch_rows": int(load().batch_rows),
+            "[load] max_memory_mb": int(load().max_memory_mb),
             "[load] quarantine_rows_per_rule": int(load().quarantine_rows_per_rule),
             "[download] per_host": int(download().per_host),
             "[database] pool_size": int(database().pool_size),
@@ -189,6 +192,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             part_bytes=positive["[extract] part_bytes"],
             chunk_rows=positive["[transform] chunk_rows"],
             batch_rows=positive["[load] batch_rows"],
+            max_memory_mb=positive["[load] max_memory_mb"],
             quarantine_rows_per_rule=positive["[load] quarantine_rows_per_rule"],
             scheduler_url=luigi.configuration.get_config().get("core", "scheduler_url", "http://127.0.0.1:8082/"),
             run_id=int(environ[configuration.RUN_ID]) if environ.get(configuration.RUN_ID) else None,

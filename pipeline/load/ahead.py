@@ -6,7 +6,8 @@ would have been taken. PostgreSQL reads while the next batch is formatted, and P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,3 +26,11 @@ def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[
             coming = following
         if coming is not None:
             yield coming.result()
+
+
+def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each taken in a thread of its own while the one before it is used; None is not among them."""
+    iterator = iter(items)
+    coming: Iterator[Item | None] = one_ahead(lambda _: next(iterator, None), itertools.repeat(None))
+    while (item := next(coming)) is not None:
+        yield item

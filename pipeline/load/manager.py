@@ -44,7 +44,8 @@ class LoadManager:
         engine: of ``pipeline.database.engine``.
         profile: the profile that imports are opened under, for the ledger.
         tokens: the fencing token of each source that this run holds; None: a plain Luigi run.
-        batch_rows: rows formatted and sent at a time.
+        batch_rows: rows formatted and sent at a time, at most.
+        max_memory_mb: memory that the process is to peak at while it stages: fewer rows are formatted at a time where they are wide.
         quarantine_rows: refused rows of each rule and table that the ledger keeps; all are counted.
         on_event: takes ``load.*`` events with their figures.
     """
@@ -56,11 +57,13 @@ class LoadManager:
         profile: str = "production",
         tokens: Mapping[str, int] | None = None,
         batch_rows: int = 20_000,
+        max_memory_mb: int = 350,
         quarantine_rows: int = 1000,
         on_event: OnEvent = ignore,
     ) -> None:
         self.engine, self.profile, self.tokens = engine, profile, tokens
         self.batch_rows, self.quarantine_rows, self.on_event = batch_rows, quarantine_rows, on_event
+        self.most = staging.Most(batch_rows, max_memory_mb)
 
     def bulk_upsert(self, records: object, model_class: object, batch_size: int = 5000, *, cursor: Cursor | None = None) -> Upserted:
         """Write records into a table by COPY: rows that differ are updated, new ones inserted, equal ones left alone.
@@ -171,7 +174,7 @@ class LoadManager:
                 return self.bulk_upsert(batches, target, self.batch_rows, cursor=cursor).read
 
             relations = Relations(table, found.import_id)
-            copied = staging.stage_rows(write, cursor, found, relations, report.part, folder / "rows.parquet", self.batch_rows)
+            copied = staging.stage_rows(write, cursor, found, relations, report.part, folder / "rows.parquet", self.most)
             if (copied, quarantined) != (report.written, report.quarantined):
                 raise AccountingError(
                     f"part {report.part} of {table.qualified} gave {copied} rows and {quarantined} quarantined",

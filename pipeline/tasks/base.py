@@ -74,7 +74,7 @@ class PipelineTask(luigi.Task):
         """The load stage."""
         ours = settings()
         return LoadManager(
-            engine(), profile=ours.profile, tokens=ours.tokens, batch_rows=ours.batch_rows,
+            engine(), profile=ours.profile, tokens=ours.tokens, batch_rows=ours.batch_rows, max_memory_mb=ours.max_memory_mb,
             quarantine_rows=ours.quarantine_rows_per_rule, on_event=log_event,
         )  # fmt: skip
 

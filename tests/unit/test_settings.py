@@ -53,6 +53,7 @@ def test_relative_state_starts_at_the_checkout_from_any_folder(tmp_path):
     [
         ("[extract]\npart_bytes = many\n", "E_CONFIG"),
         ("[load]\nbatch_rows = 0\n", "[load] batch_rows = 0"),
+        ("[load]\nmax_memory_mb = 0\n", "[load] max_memory_mb = 0"),
         ("[transform]\nchunk_rows = -1\n", "chunk_rows"),
         ("[retention]\narchives = 0\n", "[retention] archives = 0"),
         ("[retention]\nmembers = -1\n", "members = -1"),
