@@ -8,8 +8,10 @@ a token (a plain Luigi run) the unique checkpoints and the publish transaction's
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +26,8 @@ from pipeline.database.ledger import Import, ImportKey
 from pipeline.database.repeat import repeated
 from pipeline.errors import AccountingError, GateRefused, PipelineError
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import publish, quarantine, release, settle, shape, staging, upkeep
-from pipeline.load.checkpoints import Checkpoint, Origin, Resume, read_checkpoints, write_checkpoint
+from pipeline.load import bisect, constraints, publish, quarantine, release, settle, shape, staging, upkeep
+from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
@@ -134,7 +136,9 @@ class LoadManager:
         return cleared
 
     @repeated
-    def stage_part(self, key: ImportKey, table: Table, folder: Path, *, origin: Origin) -> PartReport | None:
+    def stage_part(
+        self, key: ImportKey, table: Table, folder: Path, *, origin: Origin, raw_lines: RawLines | None = None
+    ) -> PartReport | None:
         """Copy a transformed part into staging and commit it with its checkpoint.
 
         Args:
@@ -142,12 +146,15 @@ class LoadManager:
             table: the table.
             folder: the part's folder: ``rows.parquet``, ``quarantine.jsonl`` and ``report.json``.
             origin: the member, recipe and cut that the part is made of.
+            raw_lines: gives lines of the member by number, so that rows which PostgreSQL itself refuses can be quarantined; None: such
+                a row stops the part.
 
         Returns:
-            The part's account; None when it was staged before.
+            The part's account, with such rows counted as quarantined; None when it was staged before.
 
         Raises:
             StagingStale: the import is gone or its base is no longer current.
+            PartRefused: PostgreSQL refuses rows, and more of them than can be quarantined.
             AccountingError: the folder's account does not balance, or is not what was copied.
         """
         report = PartReport.from_json(read_json(folder / "report.json"))
@@ -171,13 +178,25 @@ class LoadManager:
                 return self.bulk_upsert(batches, target, self.batch_rows, cursor=cursor).read
 
             relations = Relations(table, found.import_id)
-            copied = staging.stage_rows(write, cursor, found, relations, report.part, folder / "rows.parquet", self.batch_rows)
-            if (copied, quarantined) != (report.written, report.quarantined):
+
+            def stage(rows: Path) -> int:
+                return staging.stage_rows(write, cursor, found, relations, report.part, rows, self.batch_rows)
+
+            copied, refused = bisect.stage_accepted(cursor, folder / "rows.parquet", stage, may_refuse=raw_lines is not None)
+            if (copied + len(refused), quarantined) != (report.written, report.quarantined):
                 raise AccountingError(
                     f"part {report.part} of {table.qualified} gave {copied} rows and {quarantined} quarantined",
                     f"{report.written} and {report.quarantined}, as its report says",
                     f"remove {folder} and run again; if it happens twice, report a bug",
                 )
+            if refused and raw_lines:
+                messages = {row.line: row.message for row in refused}
+                quarantine.add_refused(cursor, place, bisect.RULE, messages, raw_lines(list(messages)))
+                move_to_quarantine(cursor, found.import_id, table.name, report.part, len(refused))
+        if refused:
+            self.on_event("load.refused_by_database", {"table": table.qualified, "part": report.part, "rows": len(refused)})
+            by_rule = Counter(report.refused) + Counter({bisect.RULE: len(refused)})
+            report = replace(report, written=copied, quarantined=quarantined + len(refused), refused=by_rule)
         self.on_event("load.part", {"table": table.qualified, "part": report.part, "rows": copied, "seconds": time.monotonic() - started})
         return report
 
@@ -263,9 +282,10 @@ class LoadManager:
 
         Raises:
             StagingStale: the base is no longer current, or the server crashed and emptied staging.
+            ShapeError: a constraint, trigger or foreign key of the user's own refuses a row; nothing was changed.
         """
         started = time.monotonic()
-        with self._fenced(key) as cursor:
+        with constraints.told(self.engine, key, source), self._fenced(key) as cursor:
             ledger.lock_source_year(cursor, key.source, key.tax_year)
             found = ledger.standing(cursor, key)
             if found and found.state == "published":
@@ -293,6 +313,7 @@ class LoadManager:
 
         Raises:
             RollbackRefused: no such import, it is not the current one, or its row history is no longer kept.
+            ShapeError: a constraint, trigger or foreign key of the user's own refuses a row as it was; nothing was changed.
         """
         expected = "the current import of its source and tax year: one at a time, the newest first"
         with transaction(self.engine) as cursor:
@@ -300,7 +321,8 @@ class LoadManager:
             if found.state == "rolled_back":
                 return {}
             ledger.check_fence(cursor, found.key.source, self._token(found.key.source))
-            changes = release.take_back(cursor, found, reason, decided_by)
+            with constraints.told(self.engine, found.key):
+                changes = release.take_back(cursor, found, reason, decided_by)
         self.on_event("load.rolled_back", {"import_id": import_id, "restores": found.base_import_id})
         upkeep.pay_if_possible(self.engine, [found.key.source], self.on_event)
         return changes
