@@ -24,10 +24,10 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
 from pipeline.database.repeat import repeated
-from pipeline.errors import AccountingError, GateRefused, PipelineError
+from pipeline.errors import AccountingError, GateRefused, PipelineError, StagingStale
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import bisect, constraints, publish, quarantine, release, settle, shape, staging, upkeep
-from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, read_checkpoints, write_checkpoint
+from pipeline.load import bisect, constraints, damage, publish, quarantine, release, settle, shape, staging, upkeep
+from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, other_origins, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
@@ -117,12 +117,15 @@ class LoadManager:
         """
         shape.ensure_live(self.engine, table, key.tax_year)
         with self._fenced(key) as cursor:
-            found = ledger.open_import(cursor, key, self.profile)
+            found, given_up = ledger.open_import(cursor, key, self.profile)
             if found.is_open:
                 relations = Relations(table, found.import_id)
                 staging.lock_table(cursor, relations)
                 shape.create_staging(cursor, relations)
-            return found
+        if given_up:
+            figures = {"import_id": found.import_id, "instead_of": given_up.import_id, "why": given_up.message}
+            self.on_event("load.staged_anew", figures)
+        return found
 
     @repeated
     def expect_parts(self, key: ImportKey, table: Table, origin: Origin) -> int:
@@ -130,9 +133,10 @@ class LoadManager:
         with self._fenced(key) as cursor:
             relations = Relations(table, ledger.require_open(cursor, key).import_id)
             staging.lock_table(cursor, relations)
+            why = other_origins(cursor, relations.import_id, table.name, origin)
             cleared = staging.clear_other_origins(cursor, relations, origin)
         if cleared:
-            self.on_event("load.parts_of_another_cut", {"table": table.qualified, "parts": cleared})
+            self.on_event("load.parts_taken_back", {"table": table.qualified, "parts": cleared, "why": why})
         return cleared
 
     @repeated
@@ -213,16 +217,42 @@ class LoadManager:
             parts: how many parts its member has.
             records: how many records its member has (lines without a header).
             raw_lines: gives the member's lines by number, for the quarantine.
+
+        Raises:
+            StagingStale: a part is not staged, or its checkpoint was damaged and is taken back: it is staged again.
+            AccountingError: records and rows do not add up over all parts; all of them are staged again.
         """
-        with self._fenced(key) as cursor:
-            found = ledger.require_open(cursor, key)
-            relations = Relations(table, found.import_id)
-            settled = settle.settle_table(
-                cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines,
-                rows_per_rule=self.quarantine_rows,
-            )  # fmt: skip
+        try:
+            with self._fenced(key) as cursor:
+                found = ledger.require_open(cursor, key)
+                relations = Relations(table, found.import_id)
+                settled = settle.settle_table(
+                    cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines,
+                    rows_per_rule=self.quarantine_rows,
+                )  # fmt: skip
+        except (AccountingError, StagingStale) as error:
+            self._take_back_damaged(key, table, parts, error)
+            raise
         self.on_event("load.table", {"table": table.qualified, "rows": settled.rows_loaded, "quarantined": settled.quarantined})
         return settled
+
+    def _take_back_damaged(self, key: ImportKey, table: Table, parts: int, error: PipelineError) -> None:
+        with self._fenced(key) as cursor:
+            found = ledger.standing(cursor, key)
+            if found is None or not found.is_open:
+                return
+            relations = Relations(table, found.import_id)
+            staging.lock_table(cursor, relations)
+            damaged = damage.take_back(cursor, relations, parts, all_of_them=isinstance(error, AccountingError))
+        for part, why in damaged.items():
+            self.on_event("load.damaged_checkpoint", {"table": table.qualified, "part": part, "why": why})
+        if damaged and damage.UNCERTAIN not in damaged.values():
+            numbers = ", ".join(map(str, damaged))
+            raise StagingStale(
+                f"what is staged of {table.qualified} is damaged in part {numbers}: {next(iter(damaged.values()))}",
+                "checkpoints that fit the rows that they speak for",
+                "nothing; these parts are staged again",
+            ) from error
 
     @repeated
     def keep_table(self, key: ImportKey, table: Table, *, member_sha256: str | None, recipe: str) -> StagedTable | None:
@@ -269,7 +299,7 @@ class LoadManager:
     def refuse(self, key: ImportKey, error: PipelineError) -> None:
         """Hold the open import of this identity (one is opened when there is none): later runs do no work on it."""
         with self._fenced(key) as cursor:
-            found = ledger.open_import(cursor, key, self.profile)
+            found, _ = ledger.open_import(cursor, key, self.profile)
             if found.is_open:
                 ledger.refuse(cursor, found.import_id, error.code, error.seen)
 

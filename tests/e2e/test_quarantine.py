@@ -5,11 +5,6 @@ import csv
 import pytest
 from sample_site import REAL
 
-from pipeline.catalog.load import load_catalog
-from pipeline.database.engine import make_engine, transaction
-from pipeline.load.relations import Relations
-from pipeline.load.shape import create_staging
-
 KIND = 'type_interest    = { type = "text", source = "Type_Interest", '
 BAD = 60
 #: The line of a row that passes all rules and that PostgreSQL refuses.
@@ -28,13 +23,9 @@ def refused(world):
     world.offer(REAL, world.offered(REAL) | {"real_mnrl.txt": b"".join(lines)})
     world.edit_schema("hcad/real_mnrl.toml", KIND, KIND + "regex = '[A-Z ]+', ")
     world.configure(world.settings | {"load.quarantine_rows_per_rule": "50", "extract.part_bytes": "50000"})
-    number = world.one("select max(import_id) + 1 from etl.import")
-    engine = make_engine(world.database_url)
-    with transaction(engine) as cursor:
-        relations = Relations(load_catalog(world.schemas)["hcad"].table("real_mnrl"), number)
-        create_staging(cursor, relations)
-        cursor.execute(f"alter table etl_staging.i{number}_real_mnrl_keys add check (acct <> '{account(lines[LAST - 1])}')")
-    engine.dispose()
+    keys = f"etl_staging.i{world.one('select max(import_id) + 1 from etl.import')}_real_mnrl_keys"
+    columns = "part integer not null, line bigint not null, acct text not null, row_hash uuid not null"
+    world.sql(f"create unlogged table {keys} ({columns}, check (acct <> '{account(lines[LAST - 1])}'))")
     world.publish("--source", "hcad", "--year", "2025")
     return world
 
