@@ -7,6 +7,8 @@ import re
 #: What a spreadsheet takes for a formula when a cell begins with it and is no number.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+#: Where PostgreSQL's messages repeat a value: after a colon, or after the word.
+VALUE_IN_MESSAGE = re.compile(r'(?:(?<=: )|(?<=value ))".*"', re.DOTALL)
 _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 
 

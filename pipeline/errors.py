@@ -252,7 +252,7 @@ class EmptyMember(RefusedError):
 
 
 class PartRefused(RefusedError):
-    """More than half of a part's records are refused: the member is not what the schema file declares."""
+    """More than half of a part's records are refused, or PostgreSQL refuses too many of its rows: it is not the rows that are wrong."""
 
     code = "E_PART"
 
@@ -271,7 +271,7 @@ class ReleaseHeld(RefusedError):
 
 
 class ShapeError(RefusedError):
-    """The live table's shape is not what the schema file says, in a way that is not changed silently."""
+    """The live table is not what the schema file says, and is not changed silently; or something of the user's own on it refuses rows."""
 
     code = "E_SHAPE"
 

@@ -16,11 +16,11 @@ from typing import IO, Any
 from sqlalchemy import Engine
 
 from pipeline.catalog.model import Source
-from pipeline.disclosure import masked, spreadsheet_cell
+from pipeline.disclosure import VALUE_IN_MESSAGE, masked, spreadsheet_cell
 from pipeline.status import query
 
-#: Where Cerberus' messages repeat a value.
-_QUOTED = re.compile(r"(?<=unallowed value ).*")
+#: Where messages repeat a value: those of Cerberus, and those of PostgreSQL.
+_QUOTED = re.compile(rf"(?<=unallowed value ).*|{VALUE_IN_MESSAGE.pattern}")
 CSV_COLUMNS = (
     "source", "tax_year", "import_id", "table_name", "part", "line", "byte_offset", "member_sha256", "rules", "reasons", "raw",
     "raw_base64",

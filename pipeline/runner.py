@@ -152,7 +152,7 @@ def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
     try:
         with transaction(engine) as cursor:
             ledger.lock_source_year(cursor, sync.source, sync.year)
-            ledger.abandon_staging(cursor, sync.source, sync.year)
+            ledger.abandon_staging(cursor, sync.source, sync.year, "what is offered is current without it")
         keep = Retention(settings.kept_archives, settings.kept_members)
         cuts = cuts_of(find_source(sync.source), sync.year, settings.part_bytes)
         if freed := sweep(engine, settings.state, sync.source, sync.year, keep=keep, cuts=cuts):

@@ -181,8 +181,7 @@ class MarkerTarget(luigi.Target):
             found = ledger.standing(cursor, self.row.key)
             if found is None or self.row.kind == "published" or not found.is_open:
                 return found is not None and found.state == "published"
-            base = ledger.current(cursor, self.row.key.source, self.row.key.tax_year)
-            if found.base_import_id != (base.import_id if base else None):
+            if ledger.why_stale(found, ledger.current(cursor, self.row.key.source, self.row.key.tax_year)):
                 return False
             cursor.execute(*self._query(found.import_id))
             return cursor.fetchone() is not None

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The tests with their coverage: scripts/test.sh [pytest's arguments; paths start at the checkout]
-# It makes .venv where there is none, and fails when a test fails or when less than 80 % of the code was run; the processes that
-# the tests start are counted in. Without arguments it runs all tests, several at once, and then, one after the other, those that
-# measure time (marked serial). With arguments all that they name runs in one process; for some of the tests add --no-cov: they
-# cannot run all of the code.
+# It makes .venv where there is none, and fails when a test fails or when less than 80 % of the code was run. Processes that tests
+# start are counted in; those of tests/e2e only where a test is marked traced, for tracing doubles what they take. Without arguments
+# it runs all tests, several at once, and then, one after the other, those that measure time (marked serial). With arguments all that
+# they name runs in one process; for some of the tests add --no-cov: they cannot run all of the code.
 #   PYTHON               Python 3.11 to 3.13 that .venv is made with (python3)
 #   TEST_DATABASE_URL    a PostgreSQL on which the tests may make databases, instead of the embedded one
 #   TEST_WORKERS         how many tests run at once (as many as there are processors, and at least 2)

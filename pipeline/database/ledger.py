@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
 STAGING_SCHEMA = "etl_staging"
+#: Raise it when the staging tables, or what stands in them, take another form: what an older program staged is then staged anew.
+STAGING_REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ImportKey:
 
 @dataclass(frozen=True)
 class Import:
-    """One row of ``etl.import``. ``state``: staging, refused, published, superseded or rolled_back."""
+    """One row of ``etl.import``. ``state``: staging, refused, published, superseded or rolled_back; ``message``: why."""
 
     import_id: int
     key: ImportKey
@@ -46,6 +48,7 @@ class Import:
     base_import_id: int | None
     error_code: str | None
     message: str | None
+    staging_revision: int
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +61,7 @@ class Import:
         return self.state in {"refused", "rolled_back"}
 
 
-COLUMNS = "import_id, source, tax_year, release, recipe, state, base_import_id, error_code, message"
+COLUMNS = "import_id, source, tax_year, release, recipe, state, base_import_id, error_code, message, staging_revision"
 
 
 def standing(cursor: Cursor, key: ImportKey) -> Import | None:
@@ -87,6 +90,16 @@ def by_id(cursor: Cursor, import_id: int, *, lock: str = "") -> Import | None:
     return _import(cursor)
 
 
+def why_stale(found: Import, base: Import | None) -> str | None:
+    """Why nobody may go on with what an open import has staged; None: one may. ``base`` is what is current."""
+    if found.base_import_id != (base.import_id if base else None):
+        current = f"import {base.import_id} is current" if base else "none is current"
+        return f"it was compared with import {found.base_import_id or 'none'}, and {current}"
+    if found.staging_revision != STAGING_REVISION:
+        return f"its staging tables are of revision {found.staging_revision}, and this program's of {STAGING_REVISION}"
+    return None
+
+
 def require_open(cursor: Cursor, key: ImportKey, *, lock: str = "for share") -> Import:
     """The open import of this identity, kept open and current-based until the transaction ends.
 
@@ -101,21 +114,24 @@ def require_open(cursor: Cursor, key: ImportKey, *, lock: str = "for share") -> 
     locked = by_id(cursor, found.import_id, lock=lock) if found else None
     if locked and locked.is_held:
         raise held(locked)
-    base = current(cursor, key.source, key.tax_year)
-    if locked is None or not locked.is_open or locked.base_import_id != (base.import_id if base else None):
+    why = why_stale(locked, current(cursor, key.source, key.tax_year)) if locked and locked.is_open else None
+    if locked is None or not locked.is_open or why:
         raise StagingStale(
-            f"the staging of {key} is {locked.state if locked else 'gone'}",
+            f"the staging of {key} is {f'of no use: {why}' if why else locked.state if locked else 'gone'}",
             "an open import that is compared with the current one",
             "nothing; it is staged again from the transformed parts",
         )
     return locked
 
 
-def open_import(cursor: Cursor, key: ImportKey, profile: str) -> Import:
+def open_import(cursor: Cursor, key: ImportKey, profile: str) -> tuple[Import, Import | None]:
     """Find the open import of this identity or open one; older open ones of the source's tax year are superseded.
 
-    An open one that was compared with an import that is no longer current is superseded too, and a new one opened. When the
-    identity is current already, that import is returned: there is nothing to stage.
+    An open one that is stale (:func:`why_stale`) is superseded too, and a new one opened. When the identity is current already, that
+    import is returned: there is nothing to stage.
+
+    Returns:
+        The import; and where it was opened now, the one of this identity that was given up before it: its ``message`` says why.
 
     Raises:
         ReleaseHeld: this release was refused or rolled back under this recipe.
@@ -125,29 +141,44 @@ def open_import(cursor: Cursor, key: ImportKey, profile: str) -> Import:
     if found and found.is_held:
         raise held(found)
     if found and found.state == "published":
-        return found
+        return found, None
     base = current(cursor, key.source, key.tax_year)
-    base_id = base.import_id if base else None
-    if found and found.is_open and found.base_import_id == base_id:
-        return found
-    abandon_staging(cursor, key.source, key.tax_year)
+    why = why_stale(found, base) if found else None
+    if found and not why:
+        return found, None
+    abandon_staging(cursor, key.source, key.tax_year, why or f"release {key.release} with recipe {key.recipe} took its place")
+    given_up = _given_up(cursor, key)
     cursor.execute(
-        f"""insert into etl.import (source, tax_year, release, recipe, profile, base_import_id)
-            values (%s, %s, %s, %s, %s, %s) returning {COLUMNS}""",
-        [key.source, key.tax_year, key.release, key.recipe, profile, base_id],
+        f"""insert into etl.import (source, tax_year, release, recipe, profile, base_import_id, staging_revision)
+            values (%s, %s, %s, %s, %s, %s, %s) returning {COLUMNS}""",
+        [key.source, key.tax_year, key.release, key.recipe, profile, base.import_id if base else None, STAGING_REVISION],
     )
     opened = _import(cursor)
     if opened is None:
         raise AssertionError("insert returning gave no row")
-    return opened
+    return opened, given_up
 
 
-def abandon_staging(cursor: Cursor, source: str, tax_year: int) -> None:
-    """Supersede what is being staged for a source's tax year, and drop the staging tables of it and of refused imports."""
+def _given_up(cursor: Cursor, key: ImportKey) -> Import | None:
+    """The newest import of this identity, if it was superseded before it was published."""
     cursor.execute(
-        """update etl.import set state = 'superseded', closed_at = clock_timestamp()
+        f"""select {COLUMNS} from (select * from etl.import where (source, tax_year, release, recipe) = (%s, %s, %s, %s)
+                                    order by import_id desc limit 1) newest
+             where state = 'superseded' and published_at is null""",
+        [key.source, key.tax_year, key.release, key.recipe],
+    )
+    return _import(cursor)
+
+
+def abandon_staging(cursor: Cursor, source: str, tax_year: int, why: str) -> None:
+    """Supersede what is being staged for a source's tax year, and drop the staging tables of it and of refused imports.
+
+    ``why`` is kept in the ledger, for a person and for the event of the next import of that identity.
+    """
+    cursor.execute(
+        """update etl.import set state = 'superseded', closed_at = clock_timestamp(), message = %s
             where source = %s and tax_year = %s and state = 'staging'""",
-        [source, tax_year],
+        [why, source, tax_year],
     )
     cursor.execute(
         "select import_id from etl.import where source = %s and tax_year = %s and state in ('superseded', 'refused')",
@@ -190,9 +221,9 @@ def refuse(cursor: Cursor, import_id: int, error_code: str, message: str) -> Non
 def reopen(cursor: Cursor, found: Import) -> None:
     """Open a refused import again; another one that is being staged for its tax year gives way."""
     cursor.execute(
-        """update etl.import set state = 'superseded', closed_at = clock_timestamp()
+        """update etl.import set state = 'superseded', closed_at = clock_timestamp(), message = %s
             where source = %s and tax_year = %s and state = 'staging' returning import_id""",
-        [found.key.source, found.key.tax_year],
+        [f"import {found.import_id} was accepted", found.key.source, found.key.tax_year],
     )
     drop_staging(cursor, [row[0] for row in cursor.fetchall()])
     cursor.execute(
@@ -267,4 +298,4 @@ def _import(cursor: Cursor) -> Import | None:
     row = cursor.fetchone()
     if row is None:
         return None
-    return Import(row[0], ImportKey(row[1], row[2], row[3], row[4]), row[5], row[6], row[7], row[8])
+    return Import(row[0], ImportKey(row[1], row[2], row[3], row[4]), *row[5:])

@@ -91,6 +91,26 @@ def write_checkpoint(cursor: Cursor, import_id: int, records: int, checkpoint: C
     return bool(cursor.rowcount)
 
 
+def move_to_quarantine(cursor: Cursor, import_id: int, table: str, part: int, rows: int) -> None:
+    """Count rows of a checkpoint as quarantined that it took for staged; in the transaction that wrote it."""
+    cursor.execute(
+        """update etl.checkpoint set rows_staged = rows_staged - %s, quarantined = quarantined + %s
+            where (import_id, table_name, part) = (%s, %s, %s)""",
+        [rows, rows, import_id, table, part],
+    )
+
+
+def other_origins(cursor: Cursor, import_id: int, table: str, origin: Origin) -> str:
+    """In what the checkpoints of a table differ from an origin: ``another member, another cut``; "" when they do not."""
+    cursor.execute(
+        """select coalesce(bool_or(member_sha256 <> %s), false), coalesce(bool_or(recipe <> %s), false), coalesce(bool_or(cut <> %s), false)
+             from etl.checkpoint where import_id = %s and table_name = %s""",
+        [*astuple(origin), import_id, table],
+    )
+    kinds = zip(("member", "recipe", "cut"), cursor.fetchone() or (), strict=True)
+    return ", ".join(f"another {kind}" for kind, is_another in kinds if is_another)
+
+
 def read_checkpoints(cursor: Cursor, import_id: int) -> Resume:
     """What of an import is behind checkpoints."""
     cursor.execute("select table_name, part, rows_read from etl.checkpoint where import_id = %s order by table_name, part", [import_id])

@@ -8,8 +8,10 @@ a token (a plain Luigi run) the unique checkpoints and the publish transaction's
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,10 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
 from pipeline.database.repeat import repeated
-from pipeline.errors import AccountingError, GateRefused, PipelineError
+from pipeline.errors import AccountingError, GateRefused, PipelineError, StagingStale
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import publish, quarantine, release, settle, shape, staging, upkeep
-from pipeline.load.checkpoints import Checkpoint, Origin, Resume, read_checkpoints, write_checkpoint
+from pipeline.load import bisect, constraints, damage, publish, quarantine, release, settle, shape, staging, upkeep
+from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, other_origins, read_checkpoints, write_checkpoint
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
@@ -118,12 +120,15 @@ class LoadManager:
         """
         shape.ensure_live(self.engine, table, key.tax_year)
         with self._fenced(key) as cursor:
-            found = ledger.open_import(cursor, key, self.profile)
+            found, given_up = ledger.open_import(cursor, key, self.profile)
             if found.is_open:
                 relations = Relations(table, found.import_id)
                 staging.lock_table(cursor, relations)
                 shape.create_staging(cursor, relations, is_first=found.base_import_id is None)
-            return found
+        if given_up:
+            figures = {"import_id": found.import_id, "instead_of": given_up.import_id, "why": given_up.message}
+            self.on_event("load.staged_anew", figures)
+        return found
 
     @repeated
     def expect_parts(self, key: ImportKey, table: Table, origin: Origin) -> int:
@@ -131,13 +136,16 @@ class LoadManager:
         with self._fenced(key) as cursor:
             relations = Relations(table, ledger.require_open(cursor, key).import_id)
             staging.lock_table(cursor, relations)
+            why = other_origins(cursor, relations.import_id, table.name, origin)
             cleared = staging.clear_other_origins(cursor, relations, origin)
         if cleared:
-            self.on_event("load.parts_of_another_cut", {"table": table.qualified, "parts": cleared})
+            self.on_event("load.parts_taken_back", {"table": table.qualified, "parts": cleared, "why": why})
         return cleared
 
     @repeated
-    def stage_part(self, key: ImportKey, table: Table, folder: Path, *, origin: Origin) -> PartReport | None:
+    def stage_part(
+        self, key: ImportKey, table: Table, folder: Path, *, origin: Origin, raw_lines: RawLines | None = None
+    ) -> PartReport | None:
         """Copy a transformed part into staging and commit it with its checkpoint.
 
         Args:
@@ -145,12 +153,15 @@ class LoadManager:
             table: the table.
             folder: the part's folder: ``rows.parquet``, ``quarantine.jsonl`` and ``report.json``.
             origin: the member, recipe and cut that the part is made of.
+            raw_lines: gives lines of the member by number, so that rows which PostgreSQL itself refuses can be quarantined; None: such
+                a row stops the part.
 
         Returns:
-            The part's account; None when it was staged before.
+            The part's account, with such rows counted as quarantined; None when it was staged before.
 
         Raises:
             StagingStale: the import is gone or its base is no longer current.
+            PartRefused: PostgreSQL refuses rows, and more of them than can be quarantined.
             AccountingError: the folder's account does not balance, or is not what was copied.
         """
         report = PartReport.from_json(read_json(folder / "report.json"))
@@ -174,13 +185,25 @@ class LoadManager:
                 return self.bulk_upsert(batches, target, self.batch_rows, cursor=cursor).read
 
             relations = Relations(table, found.import_id)
-            copied = staging.stage_rows(write, cursor, found, relations, report.part, folder / "rows.parquet", self.most)
-            if (copied, quarantined) != (report.written, report.quarantined):
+
+            def stage(rows: Path) -> int:
+                return staging.stage_rows(write, cursor, found, relations, report.part, rows, self.most)
+
+            copied, refused = bisect.stage_accepted(cursor, folder / "rows.parquet", stage, may_refuse=raw_lines is not None)
+            if (copied + len(refused), quarantined) != (report.written, report.quarantined):
                 raise AccountingError(
                     f"part {report.part} of {table.qualified} gave {copied} rows and {quarantined} quarantined",
                     f"{report.written} and {report.quarantined}, as its report says",
                     f"remove {folder} and run again; if it happens twice, report a bug",
                 )
+            if refused and raw_lines:
+                messages = {row.line: row.message for row in refused}
+                quarantine.add_refused(cursor, place, bisect.RULE, messages, raw_lines(list(messages)))
+                move_to_quarantine(cursor, found.import_id, table.name, report.part, len(refused))
+        if refused:
+            self.on_event("load.refused_by_database", {"table": table.qualified, "part": report.part, "rows": len(refused)})
+            by_rule = Counter(report.refused) + Counter({bisect.RULE: len(refused)})
+            report = replace(report, written=copied, quarantined=quarantined + len(refused), refused=by_rule)
         self.on_event("load.part", {"table": table.qualified, "part": report.part, "rows": copied, "seconds": time.monotonic() - started})
         return report
 
@@ -197,16 +220,42 @@ class LoadManager:
             parts: how many parts its member has.
             records: how many records its member has (lines without a header).
             raw_lines: gives the member's lines by number, for the quarantine.
+
+        Raises:
+            StagingStale: a part is not staged, or its checkpoint was damaged and is taken back: it is staged again.
+            AccountingError: records and rows do not add up over all parts; all of them are staged again.
         """
-        with self._fenced(key) as cursor:
-            found = ledger.require_open(cursor, key)
-            relations = Relations(table, found.import_id)
-            settled = settle.settle_table(
-                cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines,
-                rows_per_rule=self.quarantine_rows,
-            )  # fmt: skip
+        try:
+            with self._fenced(key) as cursor:
+                found = ledger.require_open(cursor, key)
+                relations = Relations(table, found.import_id)
+                settled = settle.settle_table(
+                    cursor, found, relations, origin=origin, parts=parts, records=records, raw_lines=raw_lines,
+                    rows_per_rule=self.quarantine_rows,
+                )  # fmt: skip
+        except (AccountingError, StagingStale) as error:
+            self._take_back_damaged(key, table, parts, error)
+            raise
         self.on_event("load.table", {"table": table.qualified, "rows": settled.rows_loaded, "quarantined": settled.quarantined})
         return settled
+
+    def _take_back_damaged(self, key: ImportKey, table: Table, parts: int, error: PipelineError) -> None:
+        with self._fenced(key) as cursor:
+            found = ledger.standing(cursor, key)
+            if found is None or not found.is_open:
+                return
+            relations = Relations(table, found.import_id)
+            staging.lock_table(cursor, relations)
+            damaged = damage.take_back(cursor, relations, parts, all_of_them=isinstance(error, AccountingError))
+        for part, why in damaged.items():
+            self.on_event("load.damaged_checkpoint", {"table": table.qualified, "part": part, "why": why})
+        if damaged and damage.UNCERTAIN not in damaged.values():
+            numbers = ", ".join(map(str, damaged))
+            raise StagingStale(
+                f"what is staged of {table.qualified} is damaged in part {numbers}: {next(iter(damaged.values()))}",
+                "checkpoints that fit the rows that they speak for",
+                "nothing; these parts are staged again",
+            ) from error
 
     @repeated
     def keep_table(self, key: ImportKey, table: Table, *, member_sha256: str | None, recipe: str) -> StagedTable | None:
@@ -253,7 +302,7 @@ class LoadManager:
     def refuse(self, key: ImportKey, error: PipelineError) -> None:
         """Hold the open import of this identity (one is opened when there is none): later runs do no work on it."""
         with self._fenced(key) as cursor:
-            found = ledger.open_import(cursor, key, self.profile)
+            found, _ = ledger.open_import(cursor, key, self.profile)
             if found.is_open:
                 ledger.refuse(cursor, found.import_id, error.code, error.seen)
 
@@ -266,9 +315,10 @@ class LoadManager:
 
         Raises:
             StagingStale: the base is no longer current, or the server crashed and emptied staging.
+            ShapeError: a constraint, trigger or foreign key of the user's own refuses a row; nothing was changed.
         """
         started = time.monotonic()
-        with self._fenced(key) as cursor:
+        with constraints.told(self.engine, key, source), self._fenced(key) as cursor:
             ledger.lock_source_year(cursor, key.source, key.tax_year)
             found = ledger.standing(cursor, key)
             if found and found.state == "published":
@@ -296,6 +346,7 @@ class LoadManager:
 
         Raises:
             RollbackRefused: no such import, it is not the current one, or its row history is no longer kept.
+            ShapeError: a constraint, trigger or foreign key of the user's own refuses a row as it was; nothing was changed.
         """
         expected = "the current import of its source and tax year: one at a time, the newest first"
         with transaction(self.engine) as cursor:
@@ -303,7 +354,8 @@ class LoadManager:
             if found.state == "rolled_back":
                 return {}
             ledger.check_fence(cursor, found.key.source, self._token(found.key.source))
-            changes = release.take_back(cursor, found, reason, decided_by)
+            with constraints.told(self.engine, found.key):
+                changes = release.take_back(cursor, found, reason, decided_by)
         self.on_event("load.rolled_back", {"import_id": import_id, "restores": found.base_import_id})
         upkeep.pay_if_possible(self.engine, [found.key.source], self.on_event)
         return changes

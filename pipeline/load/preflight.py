@@ -1,8 +1,8 @@
 """What must hold of a source's live tables before anything is downloaded, and what users have hung on them.
 
-Tables that differ from their schema files stop the run, with the statements to weigh. Views, triggers and foreign keys of the
-user's own are noted: they survive every import, because rows are changed and tables are never replaced; but a trigger or a foreign
-key takes part in each publish, and can refuse it.
+Tables that differ from their schema files stop the run, with the statements to weigh. Views, triggers, foreign keys and other
+constraints of the user's own are noted: they survive every import, because rows are changed and tables are never replaced; but all
+of them save views take part in each publish, and can refuse it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ select ours.name, 'trigger', t.tgname from ours join pg_trigger t on t.tgrelid =
 union all
 select ours.name, 'foreign key', format('%%I of %%s', k.conname, k.conrelid::regclass)
   from ours join pg_constraint k on k.contype = 'f' and k.conparentid = 0 and ours.oid in (k.conrelid, k.confrelid)
+union all
+select ours.name, case k.contype when 'c' then 'check' else 'exclusion' end || ' constraint', k.conname
+  from ours join pg_constraint k on k.contype in ('c', 'x') and k.conrelid = ours.oid
+union all
+select ours.name, 'unique index', i.relname
+  from ours join pg_index x on x.indrelid = ours.oid and x.indisunique and not x.indisprimary join pg_class i on i.oid = x.indexrelid
  order by 1, 2, 3
 """
 
@@ -66,7 +72,7 @@ def preflight(engine: Engine, sources: Iterable[Source], *, min_free_bytes: int 
 
 @repeated
 def dependents(engine: Engine, sources: Iterable[Source]) -> list[str]:
-    """A sentence for each view, trigger and foreign key of a user's own on the live tables of these sources."""
+    """A sentence for each view, trigger, foreign key and other constraint of a user's own on the live tables of these sources."""
     with transaction(engine) as cursor:
         relations = [Relations(table).live.as_string(cursor) for source in sources for table in source.tables]
         return [f"{table} has a {kind} of your own, {name}: it is kept" for table, kind, name in _rows(cursor, relations)]

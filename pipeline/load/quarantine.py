@@ -32,6 +32,9 @@ COUNT = """
 insert into etl.quarantine_part (import_id, table_name, part, quarantined, refused) values (%s, %s, %s, %s, %s)
     on conflict (import_id, table_name, part) do update set quarantined = excluded.quarantined, refused = excluded.refused
 """
+ADD_TO_PART = """
+update etl.quarantine_part set quarantined = quarantined + %s, refused = refused || %s where (import_id, table_name, part) = (%s, %s, %s)
+"""
 BEYOND_THE_CAP = """
 delete from etl.quarantine where quarantine_id in (
     select quarantine_id from (
@@ -91,6 +94,25 @@ def stage_part(cursor: Cursor, place: Place, jsonl: Path, rows_per_rule: int) ->
     )
     execute_values(cursor, INSERT, values, page_size=1000)
     return quarantined
+
+
+def add_refused(cursor: Cursor, place: Place, rule: str, messages: Mapping[int, str], raw: Mapping[int, RawLine]) -> None:
+    """Count rows of a part that were refused after its transform, under a rule of the line as a whole (``*:...``), and keep them.
+
+    Args:
+        cursor: in the transaction that commits the part, after :func:`stage_part`.
+        place: the part.
+        rule: the rule, which the transform does not use.
+        messages: why, by line.
+        raw: the lines.
+    """
+    where = [place.import_id, place.table, place.part]
+    cursor.execute(ADD_TO_PART, [len(messages), Json({rule: len(messages)}), *where])
+    values = (
+        (*where, line, raw[line].byte_offset, place.member_sha256, raw[line].text, raw[line].base64, [rule], Json({"*": [message]}))
+        for line, message in messages.items()
+    )
+    execute_values(cursor, INSERT, values, page_size=1000)
 
 
 def add_conflicts(

@@ -103,7 +103,8 @@ def take_back(cursor: Cursor, found: Import, reason: str, decided_by: str) -> di
             "an import whose history is kept",
             "publish the older release again, or restore a backup; a longer [retention] keeps later ones",
         )
-    ledger.abandon_staging(cursor, found.key.source, found.key.tax_year)
+    why = f"import {found.import_id}, which it was compared with, was rolled back"
+    ledger.abandon_staging(cursor, found.key.source, found.key.tax_year, why)
     cursor.execute(
         "select table_name, updated + deleted from etl.import_table where import_id = %s and disposition = 'staged' order by 1",
         [found.import_id],

@@ -10,7 +10,7 @@ from pipeline.catalog.model import Table
 from pipeline.catalog.recipe import layout_recipe, scope_of
 from pipeline.errors import RefusedError
 from pipeline.extract.lookup import raw_lines
-from pipeline.handoff import Member
+from pipeline.handoff import Member, RawLine
 from pipeline.load.checkpoints import Origin
 from pipeline.observe.events import log_event
 from pipeline.targets import MarkerRow, MarkerTarget
@@ -65,11 +65,16 @@ class StagePart(TableTask):
 
     def run(self) -> None:
         """Stage the part."""
-        extracted = self.extracted()
+        extracted, table = self.extracted(), self.of_table()
         assert extracted is not None  # noqa: S101
-        member = extracted.member(self.of_table().member)
+        member = extracted.member(table.member)
         assert member is not None  # noqa: S101
-        self.loads().stage_part(self.key, self.of_table(), self.input().path, origin=Origin.of(member, self.layout_recipe))
+
+        def lines(numbers: list[int]) -> dict[int, RawLine]:
+            encoding = reading_of(self.of_source(), table, member, extracted).layout.encoding
+            return raw_lines(extracted.output().path / member.file, member, numbers, encoding)
+
+        self.loads().stage_part(self.key, table, self.input().path, origin=Origin.of(member, self.layout_recipe), raw_lines=lines)
 
 
 class StageTable(TableTask):

@@ -1,6 +1,11 @@
-"""Worlds for the end-to-end tests: one luigid a module, never restarted; one published release that tests copy."""
+"""Worlds for the end-to-end tests: one luigid a module, never restarted; one published release that tests copy.
+
+The processes that these tests start do not count towards the coverage, but for the tests that are marked ``traced``: tracing makes
+each of them, and each task that Luigi forks, start and end slower, and took as much time as the tests themselves.
+"""
 
 import dataclasses
+import os
 import uuid
 
 import pytest
@@ -12,6 +17,19 @@ from pipeline import services
 
 #: Rows of the protests that the small bundle keeps.
 PROTESTS = 20_000
+#: How coverage tells the processes that tests start to trace themselves.
+TRACING = "COVERAGE_PROCESS_"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Keep it from them for the time of a test, its fixtures' setup and teardown included."""
+    names = [] if item.get_closest_marker("traced") else [name for name in os.environ if name.startswith(TRACING)]
+    kept = {name: os.environ.pop(name) for name in names}
+    try:
+        return (yield)
+    finally:
+        os.environ.update(kept)
 
 
 @pytest.fixture(scope="session")

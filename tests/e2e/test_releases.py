@@ -69,6 +69,7 @@ def current(world, year=2025):
     return world.one("select import_id from etl.import where state = 'published' and source = 'hcad' and tax_year = %s", year)
 
 
+@pytest.mark.traced
 def test_second_run_probes_and_does_nothing_else(world):
     before, attempt, place = world.currents(), world.last_attempt(), world.mark()
     imports = world.one("select count(*) from etl.import")
@@ -80,6 +81,7 @@ def test_second_run_probes_and_does_nothing_else(world):
     assert world.leftovers() == {}
 
 
+@pytest.mark.traced
 def test_replaced_archives_are_downloaded_once_each(refreshed):
     # After the last download of a release its archives are asked for once more: they may have been replaced meanwhile.
     assert sorted(refreshed.asked(refreshed.place)) == sorted([*HEADS_ONLY, *HEADS_ONLY, f"GET {HEARINGS}", f"GET {REAL}"])
@@ -145,6 +147,7 @@ def test_shuffled_file_of_rows_without_a_key_writes_nothing(refreshed_copy):
     assert world.sql(PROTESTS + " order by acct, seq") == before
 
 
+@pytest.mark.traced
 def test_rollback_restores_the_content_exactly_and_holds_the_release_until_it_is_accepted(refreshed_copy, published):
     world, was = refreshed_copy, published.hashes()
     new, number = world.hashes(), current(world)
@@ -323,6 +326,7 @@ def test_what_a_release_changed_is_told_by_table_by_column_and_by_value(refreshe
     assert (unknown.code, "E_HISTORY" in unknown.err) == (31, True)
 
 
+@pytest.mark.traced
 def test_query_reads_tables_as_they_were_after_an_import(refreshed):
     first = refreshed.one("select base_import_id from etl.import where import_id = %s", current(refreshed))
     asked = ["query", "select dor_cd, count(*) from real_mnrl where dor_cd = 'G2' group by 1", "--csv"]

@@ -17,9 +17,10 @@ from pipeline.database.embedded import EmbeddedPostgres
 
 TESTS = Path(__file__).parents[1]
 KILLED = """
-import sys, time
+import signal, sys, time
 from embedded_home import open_folder
 from pipeline.database.embedded import EmbeddedPostgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job would ignore
 with open_folder() as folder:
     EmbeddedPostgres(folder / "pg").start()
     print(folder, flush=True)
