@@ -146,6 +146,8 @@ class PartReport:
         nulls: by column, rows of ``rows.parquet`` without a value; columns that have none are left out.
         ranges: by column, its smallest and largest number or day written: a whole number, or its text. None of personal columns, of
             texts and booleans, and of columns without a value.
+        figures: what the gate compares with the release before: ``zeros`` and ``sums`` by column of numbers, ``values`` by column of
+            codes and value; see ``pipeline.transform.measures``. None: the part was made before they were taken.
         slow_rules: by ``column.rule`` that is not compiled: the ``seconds`` that it took, and how many values or rows it ``judged``.
         seconds: by the clock.
     """
@@ -166,6 +168,7 @@ class PartReport:
     nulls: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, list[int | str]] = field(default_factory=dict)
     slow_rules: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    figures: Mapping[str, Any] | None = None
 
     @property
     def is_balanced(self) -> bool:
