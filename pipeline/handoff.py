@@ -175,6 +175,11 @@ class PartReport:
         """Whether every record read is accounted for."""
         return self.read == self.written + self.quarantined + self.duplicate + sum(self.filtered.values())
 
+    @property
+    def measured(self) -> dict[str, Any] | None:
+        """``figures`` with ``nulls``; None: none were taken."""
+        return None if self.figures is None else {**self.figures, "nulls": dict(self.nulls)}
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read a report back."""

@@ -321,7 +321,7 @@ class Drift:
         max_rows_lost: the largest share by which a table without a key may have fewer rows.
         max_rows_gained: the largest share by which a table may have more rows.
         max_null_rise: by how much the share of rows without a value may rise in a column.
-        max_sum_factor: by which factor the sum of a column may fall; and rise, where its numbers do so too.
+        max_sum_factor: by which factor the sum of a column may fall, for as many rows; and rise, where its numbers do so too.
         max_value_shift: the largest share of a column of codes that may have moved from one value to another.
         max_shifted_columns: the largest share of the columns of codes that may shift more than that: in one or two it is an update.
         min_rows: a table that has fewer live rows is not judged; of few rows, shares say little.

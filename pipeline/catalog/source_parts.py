@@ -108,9 +108,12 @@ def gate(under: Gate, keys: Mapping[str, Any]) -> Gate:
 
 def _drift(under: Drift, keys: Mapping[str, Any]) -> Drift:
     """``[gate.drift]`` settings over others, key by key; bounds as the decimals that the file states."""
-    bounds = {key: Decimal(value) for key, value in keys.items() if key.startswith("max_")}
-    others: dict[str, Any] = {"min_rows": keys["min_rows"]} if "min_rows" in keys else {}
-    return replace(under, **bounds, **others, **({"warn": tuple(keys["warn"])} if "warn" in keys else {}))
+    given: dict[str, Any] = {key: Decimal(value) for key, value in keys.items() if key.startswith("max_")}
+    if "min_rows" in keys:
+        given["min_rows"] = keys["min_rows"]
+    if "warn" in keys:
+        given["warn"] = tuple(keys["warn"])
+    return replace(under, **given)
 
 
 def limits(keys: Mapping[str, Any]) -> Limits:

@@ -16,7 +16,7 @@ from psycopg2.extras import Json
 from pipeline.errors import FencedOut, ReleaseHeld, StagingStale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from psycopg2.extensions import cursor as Cursor
 
@@ -156,14 +156,30 @@ def abandon_staging(cursor: Cursor, source: str, tax_year: int) -> None:
     drop_staging(cursor, [row[0] for row in cursor.fetchall()])
 
 
-def is_accepted(cursor: Cursor, key: ImportKey) -> bool:
-    """Whether a person let this release through under this recipe."""
+def accepted_checks(cursor: Cursor, key: ImportKey) -> frozenset[tuple[str, str, str]] | None:
+    """The checks (table, kind, check) that a person let this release through in spite of, under this recipe; None: any.
+
+    Decisions that were made before checks were kept with them are about any.
+    """
     cursor.execute(
-        """select 1 from etl.decision d join etl.import i using (import_id) where d.action = 'accept'
+        """select d.checks from etl.decision d join etl.import i using (import_id) where d.action = 'accept'
               and (i.source, i.tax_year, i.release, i.recipe) = (%s, %s, %s, %s)""",
         [key.source, key.tax_year, key.release, key.recipe],
     )
-    return cursor.fetchone() is not None
+    decisions = [checks for (checks,) in cursor.fetchall()]
+    if None in decisions:
+        return None
+    return frozenset((table, kind, check) for checks in decisions for table, kind, check in checks)
+
+
+def holding_checks(cursor: Cursor, import_id: int) -> list[tuple[str, str, str]]:
+    """The checks (table, kind, check) that hold an import."""
+    cursor.execute(
+        """select table_name, kind, check_name from etl.gate_result
+            where import_id = %s and not passed and severity = 'error' order by 1, 2, 3""",
+        [import_id],
+    )
+    return cursor.fetchall()
 
 
 def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
@@ -220,11 +236,13 @@ def record_release(cursor: Cursor, source: str, tax_year: int, release: str, pro
     )
 
 
-def decide(cursor: Cursor, import_id: int, action: str, reason: str, decided_by: str) -> None:
-    """Note what a person decided about an import: ``accept`` or ``rollback``."""
+def decide(
+    cursor: Cursor, import_id: int, action: str, reason: str, decided_by: str, checks: Sequence[tuple[str, str, str]] | None = None
+) -> None:
+    """Note what a person decided about an import: ``accept``, with the checks that it is about, or ``rollback``."""
     cursor.execute(
-        "insert into etl.decision (import_id, action, reason, decided_by) values (%s, %s, %s, %s)",
-        [import_id, action, reason, decided_by],
+        "insert into etl.decision (import_id, action, reason, decided_by, checks) values (%s, %s, %s, %s, %s)",
+        [import_id, action, reason, decided_by, None if checks is None else Json(list(checks))],
     )
 
 
