@@ -8,12 +8,12 @@ after B, its first import is superseded and does not count; a new one is opened.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 from psycopg2.extras import Json
 
-from pipeline.errors import FencedOut, ReleaseHeld, StagingStale
+from pipeline.errors import FencedOut, GateRefused, ReleaseHeld, StagingStale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,6 +182,20 @@ def holding_checks(cursor: Cursor, import_id: int) -> list[tuple[str, str, str]]
     return cursor.fetchall()
 
 
+def refused_by_gate(cursor: Cursor, source: str, tax_year: int | None) -> list[Import]:
+    """What the gate holds of a source: of each tax year (or one) its newest import, where that one is refused by the gate."""
+    cursor.execute(
+        f"""select {COLUMNS} from (
+                select distinct on (tax_year) * from etl.import
+                 where source = %(source)s and (%(year)s::integer is null or tax_year = %(year)s)
+                   and state in ('refused', 'staging', 'published')
+                 order by tax_year, import_id desc) newest
+             where state = 'refused' and error_code = %(code)s order by tax_year""",
+        {"source": source, "year": tax_year, "code": GateRefused.code},
+    )
+    return [_row(row) for row in cursor.fetchall()]
+
+
 def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
     """Drop the staging tables and markers of these imports."""
     wanted = {f"i{import_id}" for import_id in import_ids}
@@ -283,6 +297,8 @@ def lock_source_year(cursor: Cursor, source: str, tax_year: int) -> None:
 
 def _import(cursor: Cursor) -> Import | None:
     row = cursor.fetchone()
-    if row is None:
-        return None
+    return None if row is None else _row(row)
+
+
+def _row(row: tuple[Any, ...]) -> Import:
     return Import(row[0], ImportKey(row[1], row[2], row[3], row[4]), row[5], row[6], row[7], row[8])

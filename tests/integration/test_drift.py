@@ -1,6 +1,7 @@
 """Drift: what a release may lose, or turn into, before a person must look; exact at its bounds, and a mass update is none of it."""
 
 import dataclasses
+import json
 from decimal import Decimal
 
 import pytest
@@ -8,8 +9,10 @@ from county import FEATURE, OWNER, text
 
 from pipeline.catalog.model import Column, ColumnType, Drift, Layout
 from pipeline.catalog.recipe import layout_recipe
+from pipeline.database import ledger
 from pipeline.database.engine import transaction
-from pipeline.errors import GateRefused
+from pipeline.errors import ConfigurationError, GateRefused
+from pipeline.gate_report import read_report
 from pipeline.load.checkpoints import Origin
 from pipeline.status import read_status, status_lines
 
@@ -173,6 +176,35 @@ def test_acceptance_is_kept_with_what_it_is_about_and_covers_nothing_else(world)
     assert world.rows("select state from etl.import where import_id = 3") == [("published",)]
     lines = status_lines(read_status(world.engine))
     assert sum("(accepted by a person)" in line for line in lines) == 2
+    with transaction(world.engine) as cursor:
+        assert ledger.refused_by_gate(cursor, "county", None) == []
+
+
+def test_report_begins_with_what_holds_the_import_and_has_figures_for_a_program(world):
+    world.declare(ROLL)
+    judge(world, "a", rolled(), table=ROLL, publish=True)
+    judge(world, "b", rolled(lambda row: {"value": row["value"] * 10})[11:], table=ROLL)
+    with transaction(world.engine) as cursor:
+        assert [found.import_id for found in ledger.refused_by_gate(cursor, "county", 2025)] == [2]
+        assert ledger.refused_by_gate(cursor, "county", 2024) == ledger.refused_by_gate(cursor, "other", None) == []
+    report = read_report(world.engine, 2)
+    lines = list(report.lines())
+    assert "is refused, compared with import 1" in lines[0]
+    failed = lines[lines.index("checks") + 1 :][:2]
+    assert failed[0].startswith("  FAILED   owner keys lost: 11 of 1000 keys are gone, among them acct 00000; acct 00001;")
+    assert failed[1] == "  FAILED   owner sum factor: the sum of value is 14884450, before 1499500, expected a factor of at most 5"
+    assert lines[-3:] == [
+        "  table  column  no value  before  sum         before",
+        "  owner  exempt  80.08%    80.00%",
+        "  owner  value   0.00%     0.00%   14,884,450  1,499,500",
+    ]
+    document = json.loads(json.dumps(report.document(), default=str))
+    assert [(check["check"], check["figure"], check["bound"]) for check in document["checks"][:1]] == [("keys lost", "0.011", "0.01")]
+    (value,) = [row for row in document["columns"] if row["column"] == "value"]
+    assert (value["sum"], value["sum_before"], value["rows"]) == ("14884450", "1499500", 989)
+    assert {row["table"] for row in read_report(world.engine, 2, "feature").columns} <= {"feature"}
+    with pytest.raises(ConfigurationError, match="no import 99"):
+        read_report(world.engine, 99)
 
 
 def counted(world):
