@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, check, status, query, diff, quarantine, rollback, accept, verify, up and down.
+"""hcad-pipeline: run, check, status, report, query, diff, quarantine, rollback, accept, verify, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from pipeline import __version__, configuration
+from pipeline.cli_gate import report
 from pipeline.cli_history import diff, query
 from pipeline.cli_quarantine import quarantine
 from pipeline.errors import ConfigurationError, PipelineError
@@ -81,21 +82,24 @@ def cli(state: Path | None, profile: str | None) -> None:
 @click.option("--local-scheduler", is_flag=True, help="Do without luigid.")
 @click.option("--timeout", type=float, help="End the run after so many seconds.")
 @click.option("--force", is_flag=True, help="Download again what is there; other bytes under the same validators become a release.")
+@click.option("--accept", metavar="REASON", help="Publish what the gate has refused of the source, as `report` shows it. Needs --source.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Luigi's log; default: var/logs/<as_of>.log.")
 def run_command(
     source: str | None, year: int | None, as_of: str | None, tables: tuple[str, ...], archives: tuple[str, ...], workers: int,
-    scheduler_url: str | None, local_scheduler: bool, timeout: float | None, force: bool, log: Path | None,
+    scheduler_url: str | None, local_scheduler: bool, timeout: float | None, force: bool, accept: str | None, log: Path | None,
 ) -> None:  # fmt: skip
     """Bring every source, or one, to what it offers now."""
     from pipeline.orchestrator import ETLOrchestrator, utc
 
     if year and not source:
         raise ConfigurationError("--year without --source", "a source for the year", "add --source")
+    if accept is not None and not (source and accept.strip()):
+        raise ConfigurationError("--accept without --source, or without a reason", "whose release is accepted, and why", "add them")
     orchestrator = ETLOrchestrator()
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout,
         "log": log, "force": force, "tables": tables, "archives": archives,
-        "scheduler_url": scheduler_url,
+        "scheduler_url": scheduler_url, "accept": accept, "accepted_by": _who(),
     }  # fmt: skip
     if as_of:
         config["as_of"] = utc(as_of)
@@ -134,8 +138,7 @@ def check(source: str | None) -> None:
 
 
 cli.add_command(quarantine)
-
-
+cli.add_command(report)
 cli.add_command(query)
 cli.add_command(diff)
 

@@ -146,6 +146,8 @@ class PartReport:
         nulls: by column, rows of ``rows.parquet`` without a value; columns that have none are left out.
         ranges: by column, its smallest and largest number or day written: a whole number, or its text. None of personal columns, of
             texts and booleans, and of columns without a value.
+        figures: what the gate compares with the release before: ``zeros`` and ``sums`` by column of numbers, ``values`` by column of
+            codes and value; see ``pipeline.transform.measures``. None: the part was made before they were taken.
         slow_rules: by ``column.rule`` that is not compiled: the ``seconds`` that it took, and how many values or rows it ``judged``.
         seconds: by the clock.
     """
@@ -166,11 +168,17 @@ class PartReport:
     nulls: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, list[int | str]] = field(default_factory=dict)
     slow_rules: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    figures: Mapping[str, Any] | None = None
 
     @property
     def is_balanced(self) -> bool:
         """Whether every record read is accounted for."""
         return self.read == self.written + self.quarantined + self.duplicate + sum(self.filtered.values())
+
+    @property
+    def measured(self) -> dict[str, Any] | None:
+        """``figures`` with ``nulls``; None: none were taken."""
+        return None if self.figures is None else {**self.figures, "nulls": dict(self.nulls)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

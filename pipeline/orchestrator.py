@@ -57,7 +57,8 @@ class ETLOrchestrator:
 
         Args:
             pipeline_config: the fields of :class:`pipeline.runner.RunRequest`: ``source``, ``year``, ``as_of``, ``workers``,
-                ``scheduler_url``, ``local_scheduler``, ``timeout_s``, ``log``, ``force``, ``tables``, ``archives``.
+                ``scheduler_url``, ``local_scheduler``, ``timeout_s``, ``log``, ``force``, ``tables``, ``archives``,
+                ``accept``, ``accepted_by``.
 
         Returns:
             The outcome; ``exit_code`` is 0 when all is done or nothing was new.

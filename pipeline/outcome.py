@@ -94,7 +94,7 @@ def outcome_of(
                 [run_id, current.import_id],
             )
             is_new = bool((cursor.fetchone() or (False,))[0])
-            warnings = _failed_checks(cursor, current.import_id)
+            warnings = _told_checks(cursor, current.import_id, with_notes=is_new)
     import_id = current.import_id if current else None
     ours = [failure for failure in failures if _is_of(failure, source, year) or _is_of(failure, source, asked)]
     is_published = found is not None and found.state == "published"
@@ -169,11 +169,12 @@ def _is_of(failure: FailedAttempt, source: str, year: int) -> bool:
     return parameters.get("source", source) == source and parameters.get("year", str(year)) == str(year)
 
 
-def _failed_checks(cursor: Cursor, import_id: int) -> list[str]:
+def _told_checks(cursor: Cursor, import_id: int, *, with_notes: bool) -> list[str]:
+    """The checks that failed and did not hold the import; its notes are told by the run that published it."""
     cursor.execute(
-        """select table_name || ' ' || check_name || ': ' || seen || ', expected ' || expected from etl.gate_result
-            where import_id = %s and not passed order by 1""",
-        [import_id],
+        """select table_name || ' ' || check_name || ': ' || seen || case severity when 'note' then '' else ', expected ' || expected end
+             from etl.gate_result where import_id = %s and (not passed or (severity = 'note' and %s)) order by 1""",
+        [import_id, with_notes],
     )
     return [text for (text,) in cursor.fetchall()]
 

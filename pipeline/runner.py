@@ -33,6 +33,7 @@ from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError, Tra
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
 from pipeline.load import upkeep
+from pipeline.load.manager import LoadManager
 from pipeline.load.preflight import preflight
 from pipeline.observe.events import log_event, logger
 from pipeline.outcome import SyncOutcome, outcome_of, run_outcome
@@ -61,6 +62,8 @@ class RunRequest:
         force: download again what is there, and compare.
         tables: only these tables of ``source``; every other one is carried over as it is.
         archives: only the tables that come out of these archives of ``source``.
+        accept: why what the gate has refused of ``source`` is to be published all the same; None: it stays held.
+        accepted_by: who says so.
     """
 
     source: str | None = None
@@ -74,6 +77,8 @@ class RunRequest:
     force: bool = False
     tables: Sequence[str] = ()
     archives: Sequence[str] = ()
+    accept: str | None = None
+    accepted_by: str = "python"
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
         with runs.SourceLocks(engine, run_id, sources) as locks:
             runs.require_profile(engine, settings.profile, sources)
             notes = preflight(engine, map(find_source, sources), min_free_bytes=settings.min_free_bytes)
+            notes = [*notes, *_accept(engine, settings, request, locks.tokens)]
             runs.note(engine, run_id, notes)
             # What a run that died after its publish has left.
             upkeep.pay_if_possible(engine, sources, log_event)
@@ -125,6 +131,19 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
     except Exception as error:
         runs.finish_run(engine, run_id, "failed", PipelineError.exit_code, f"{type(error).__name__}: {error}")
         raise
+
+
+def _accept(engine: Engine, settings: Settings, request: RunRequest, tokens: Mapping[str, int]) -> list[str]:
+    """Let through what the gate refused of a source before this run, the newest of each tax year; what it refuses in this run is held."""
+    if request.accept is None or request.source is None:
+        return []
+    with transaction(engine) as cursor:
+        refused = ledger.refused_by_gate(cursor, request.source, request.year)
+    loads = LoadManager(engine, profile=settings.profile, tokens=tokens)
+    for found in refused:
+        loads.accept_import(found.import_id, reason=request.accept, decided_by=request.accepted_by)
+    told = [f"import {found.import_id} of {found.key.tax_year} is accepted by {request.accepted_by}: {request.accept}" for found in refused]
+    return told or [f"the gate has refused nothing of {request.source} that waits: there was nothing to accept"]
 
 
 def _conclude(
@@ -190,6 +209,7 @@ def _arguments(request: RunRequest, scheduler_url: str) -> list[str]:
 def _command_line(request: RunRequest) -> str:
     words = f"run --source {request.source or 'all'} --year {request.year or 'all'} --workers {request.workers}"
     words += "".join(f" --table {table}" for table in request.tables)
+    words += " --accept" if request.accept is not None else ""
     return f"{words} --force" if request.force else words
 
 

@@ -14,21 +14,24 @@ from pipeline.database.engine import connect, translated
 from pipeline.errors import ConfigurationError
 
 CURRENT = """
-select i.source, i.tax_year, i.import_id, i.release, i.recipe, i.profile, i.published_at,
+select i.source, i.tax_year, i.import_id, i.release, i.recipe, i.profile, i.published_at, i.only_tables,
        (select sum(t.rows_loaded) from etl.import_table t where t.import_id = i.import_id)::bigint as rows,
        (select r.last_seen_at from etl.release r
          where (r.source, r.tax_year, r.release) = (i.source, i.tax_year, i.release)) as last_seen_at
   from etl.import i where i.state = 'published' order by 1, 2
 """
 HELD = """
-select i.source, i.tax_year, i.import_id, i.state, i.release, i.error_code, i.message
+select i.source, i.tax_year, i.import_id, i.state, i.release, i.error_code, i.message, i.only_tables
   from etl.import i where i.state in ('refused', 'rolled_back') order by i.import_id desc limit 20
 """
 RUNS = "select run_id, command, profile, started_at, finished_at, outcome, exit_code, message from etl.run order by run_id desc limit 10"
 CHECKS = """
 select i.source, i.tax_year, g.table_name, g.check_name, g.severity, g.seen, g.expected
-  from etl.gate_result g join etl.import i using (import_id) where i.state = 'published' and not g.passed order by 1, 2, 3, 4
+  from etl.gate_result g join etl.import i using (import_id)
+ where i.state = 'published' and (not g.passed or g.severity = 'note') order by 1, 2, 3, 4
 """
+
+TOLD = {"note": "a note", "warn": "a warning", "error": "accepted by a person"}
 
 
 def read_status(engine: Engine) -> dict[str, list[dict[str, Any]]]:
@@ -42,20 +45,20 @@ def status_lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = ["current"]
     lines += [
         f"  {row['source']} {row['tax_year']}: import {row['import_id']}, {row['rows']:,} rows, release {row['release']}, "
-        f"profile {row['profile']}, published {row['published_at']:%Y-%m-%d %H:%M:%S} UTC"
+        f"profile {row['profile']}, published {row['published_at']:%Y-%m-%d %H:%M:%S} UTC{_scope(row)}"
         for row in found["current"]
     ] or ["  nothing is published yet"]
     if found["checks"]:
-        lines += ["checks that failed"]
+        lines += ["what the gate told of them"]
         lines += [
             f"  {row['source']} {row['tax_year']}: {row['table_name']} {row['check_name']}: {row['seen']}, expected {row['expected']} "
-            f"({'a warning' if row['severity'] == 'warn' else 'accepted by a person'})"
+            f"({TOLD[row['severity']]})"
             for row in found["checks"]
         ]
     if found["held"]:
         lines += ["held"]
         lines += [
-            f"  {row['source']} {row['tax_year']}: import {row['import_id']} {row['state']} "
+            f"  {row['source']} {row['tax_year']}: import {row['import_id']} {row['state']}{_scope(row)} "
             f"{row['error_code'] or ''} {row['message'] or ''}"
             for row in found["held"]
         ]
@@ -108,6 +111,11 @@ def query(engine: Engine, statement: str, values: Mapping[str, Any] | None = Non
             return [dict(row) for row in cursor.fetchall()]
     finally:
         connection.close()
+
+
+def _scope(row: Mapping[str, Any]) -> str:
+    """That an import is of some tables only."""
+    return f", only {', '.join(row['only_tables'])}" if row["only_tables"] else ""
 
 
 def _ending(row: dict[str, Any]) -> str:

@@ -80,6 +80,19 @@ _FIELD: dict[str, Any] = {
     "end": _needed(_POSITION),
 }
 
+#: The checks of ``[gate.drift]`` that a file may have told instead of held.
+DRIFT_CHECKS = ("keys_lost", "rows_lost", "rows_gained", "null_rise", "sum_factor", "value_shift", "shifted_columns")
+_DRIFT: dict[str, Any] = {
+    "max_keys_lost": _SHARE,
+    "max_rows_lost": _SHARE,
+    "max_rows_gained": {"type": ["integer", "decimal"], "min": 0},
+    "max_null_rise": _SHARE,
+    "max_sum_factor": {"type": ["integer", "decimal"], "min": 1},
+    "max_value_shift": _SHARE,
+    "max_shifted_columns": _SHARE,
+    "min_rows": {"type": "integer", "min": 1},
+    "warn": _names({"type": "string", "allowed": list(DRIFT_CHECKS)}),
+}
 _GATE: dict[str, Any] = {
     "type": "dict",
     "schema": {
@@ -89,6 +102,8 @@ _GATE: dict[str, Any] = {
         "floors": {"type": "dict", "keysrules": _NAME, "valuesrules": _COUNT},
         "quarantined_shares": {"type": "dict", "keysrules": _NAME, "valuesrules": _SHARE},
         "quarantined_rows": {"type": "dict", "keysrules": _NAME, "valuesrules": _COUNT},
+        "drift": _section(_DRIFT),
+        "table_drift": {"type": "dict", "keysrules": _NAME, "valuesrules": _section(_DRIFT)},
     },
 }
 

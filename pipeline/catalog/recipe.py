@@ -45,6 +45,11 @@ def table_recipe(table: Table) -> str:
     )
 
 
+def column_recipe(column: Column) -> str:
+    """The recipe of one column: whether its values may come out differently because of its own declaration."""
+    return _digest(_column(column))
+
+
 def layout_recipe(table: Table, layout: Layout) -> str:
     """The recipe of a table's rows as one of its layouts gives them.
 

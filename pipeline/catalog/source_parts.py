@@ -10,16 +10,17 @@ import ipaddress
 import string
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from pipeline.catalog import checks
-from pipeline.catalog.model import Archive, Expectation, Gate, Limits, ProbeRule, Source, VersionField
+from pipeline.catalog.model import Archive, Drift, Expectation, Gate, Limits, ProbeRule, Source, VersionField
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
 
 #: A PACS export holds some 20 members, the largest of 10 GB; blank-padded ones shrink 200 to 1.
 DEFAULT_LIMITS = Limits(max_members=1_000, max_member_bytes=64 << 30, max_ratio=250.0)
 #: The gate's keys that are given by table.
-BY_TABLE = ("floors", "quarantined_shares", "quarantined_rows")
+BY_TABLE = ("floors", "quarantined_shares", "quarantined_rows", "table_drift")
 DEFAULT_GATE = Gate(floors={}, max_quarantined_share=0.01, max_conflicting_share=0.001)
 
 
@@ -88,6 +89,7 @@ def tax_years(file: TomlFile, where: KeyPath, given: list[int]) -> tuple[int, ..
 
 def gate(under: Gate, keys: Mapping[str, Any]) -> Gate:
     """Gate settings over others, key by key; what is given by table is one key and is replaced whole."""
+    of_source = _drift(under.drift, keys.get("drift", {}))
     return Gate(
         floors=keys.get("floors", under.floors),
         max_quarantined_share=float(keys.get("max_quarantined_share", under.max_quarantined_share)),
@@ -97,7 +99,21 @@ def gate(under: Gate, keys: Mapping[str, Any]) -> Gate:
         if "quarantined_shares" in keys
         else under.quarantined_shares,
         quarantined_rows=keys.get("quarantined_rows", under.quarantined_rows),
+        drift=of_source,
+        table_drift={name: _drift(of_source, given) for name, given in keys["table_drift"].items()}
+        if "table_drift" in keys
+        else under.table_drift,
     )
+
+
+def _drift(under: Drift, keys: Mapping[str, Any]) -> Drift:
+    """``[gate.drift]`` settings over others, key by key; bounds as the decimals that the file states."""
+    given: dict[str, Any] = {key: Decimal(value) for key, value in keys.items() if key.startswith("max_")}
+    if "min_rows" in keys:
+        given["min_rows"] = keys["min_rows"]
+    if "warn" in keys:
+        given["warn"] = tuple(keys["warn"])
+    return replace(under, **given)
 
 
 def limits(keys: Mapping[str, Any]) -> Limits:

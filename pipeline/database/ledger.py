@@ -8,15 +8,15 @@ after B, its first import is superseded and does not count; a new one is opened.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 from psycopg2.extras import Json
 
-from pipeline.errors import FencedOut, ReleaseHeld, StagingStale
+from pipeline.errors import FencedOut, GateRefused, ReleaseHeld, StagingStale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from psycopg2.extensions import cursor as Cursor
 
@@ -187,14 +187,44 @@ def abandon_staging(cursor: Cursor, source: str, tax_year: int, why: str) -> Non
     drop_staging(cursor, [row[0] for row in cursor.fetchall()])
 
 
-def is_accepted(cursor: Cursor, key: ImportKey) -> bool:
-    """Whether a person let this release through under this recipe."""
+def accepted_checks(cursor: Cursor, key: ImportKey) -> frozenset[tuple[str, str, str]] | None:
+    """The checks (table, kind, check) that a person let this release through in spite of, under this recipe; None: any.
+
+    Decisions that were made before checks were kept with them are about any.
+    """
     cursor.execute(
-        """select 1 from etl.decision d join etl.import i using (import_id) where d.action = 'accept'
+        """select d.checks from etl.decision d join etl.import i using (import_id) where d.action = 'accept'
               and (i.source, i.tax_year, i.release, i.recipe) = (%s, %s, %s, %s)""",
         [key.source, key.tax_year, key.release, key.recipe],
     )
-    return cursor.fetchone() is not None
+    decisions = [checks for (checks,) in cursor.fetchall()]
+    if None in decisions:
+        return None
+    return frozenset((table, kind, check) for checks in decisions for table, kind, check in checks)
+
+
+def holding_checks(cursor: Cursor, import_id: int) -> list[tuple[str, str, str]]:
+    """The checks (table, kind, check) that hold an import."""
+    cursor.execute(
+        """select table_name, kind, check_name from etl.gate_result
+            where import_id = %s and not passed and severity = 'error' order by 1, 2, 3""",
+        [import_id],
+    )
+    return cursor.fetchall()
+
+
+def refused_by_gate(cursor: Cursor, source: str, tax_year: int | None) -> list[Import]:
+    """What the gate holds of a source: of each tax year (or one) its newest import, where that one is refused by the gate."""
+    cursor.execute(
+        f"""select {COLUMNS} from (
+                select distinct on (tax_year) * from etl.import
+                 where source = %(source)s and (%(year)s::integer is null or tax_year = %(year)s)
+                   and state in ('refused', 'staging', 'published')
+                 order by tax_year, import_id desc) newest
+             where state = 'refused' and error_code = %(code)s order by tax_year""",
+        {"source": source, "year": tax_year, "code": GateRefused.code},
+    )
+    return [_row(row) for row in cursor.fetchall()]
 
 
 def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
@@ -251,11 +281,13 @@ def record_release(cursor: Cursor, source: str, tax_year: int, release: str, pro
     )
 
 
-def decide(cursor: Cursor, import_id: int, action: str, reason: str, decided_by: str) -> None:
-    """Note what a person decided about an import: ``accept`` or ``rollback``."""
+def decide(
+    cursor: Cursor, import_id: int, action: str, reason: str, decided_by: str, checks: Sequence[tuple[str, str, str]] | None = None
+) -> None:
+    """Note what a person decided about an import: ``accept``, with the checks that it is about, or ``rollback``."""
     cursor.execute(
-        "insert into etl.decision (import_id, action, reason, decided_by) values (%s, %s, %s, %s)",
-        [import_id, action, reason, decided_by],
+        "insert into etl.decision (import_id, action, reason, decided_by, checks) values (%s, %s, %s, %s, %s)",
+        [import_id, action, reason, decided_by, None if checks is None else Json(list(checks))],
     )
 
 
@@ -296,6 +328,8 @@ def lock_source_year(cursor: Cursor, source: str, tax_year: int) -> None:
 
 def _import(cursor: Cursor) -> Import | None:
     row = cursor.fetchone()
-    if row is None:
-        return None
+    return None if row is None else _row(row)
+
+
+def _row(row: tuple[Any, ...]) -> Import:
     return Import(row[0], ImportKey(row[1], row[2], row[3], row[4]), *row[5:])

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg2.extras import Json
 
@@ -45,7 +45,7 @@ class Checkpoint:
     """A part that is staged.
 
     Counts are rows; ``nulled`` and ``changed`` count by ``column:rule`` the values that declared rules turned into NULL, or altered;
-    ``seconds`` is what its transform took.
+    ``seconds`` is what its transform took; ``figures`` is what the gate compares of the part's rows (``PartReport.measured``).
     """
 
     table: str
@@ -58,6 +58,7 @@ class Checkpoint:
     nulled: Mapping[str, int]
     changed: Mapping[str, int]
     seconds: float
+    figures: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,13 @@ def write_checkpoint(cursor: Cursor, import_id: int, records: int, checkpoint: C
     replace = "do update set rows_read = excluded.rows_read, rows_staged = excluded.rows_staged, staged_at = excluded.staged_at"
     cursor.execute(
         f"""insert into etl.checkpoint (import_id, rows_read, table_name, part, member_sha256, recipe, cut, rows_staged, quarantined,
-                                        duplicate, filtered, nulled, changed, seconds)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                        duplicate, filtered, nulled, changed, seconds, figures)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             on conflict (import_id, table_name, part) {"do nothing" if checkpoint else replace}""",
         [
             import_id, records, mark.table, mark.part, *astuple(mark.origin), mark.rows_staged, mark.quarantined, mark.duplicate,
             mark.filtered, Json(dict(mark.nulled)), Json(dict(mark.changed)), mark.seconds,
+            None if mark.figures is None else Json(dict(mark.figures)),
         ],
     )  # fmt: skip
     return bool(cursor.rowcount)

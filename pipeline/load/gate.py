@@ -2,8 +2,8 @@
 
 It reads staging and, for what staging leaves out, the live rows that stay; nothing is visible yet when it refuses. Of every table: at
 least as many rows as its floor, no more quarantined rows than its budget, no more rows that contradict another one of their key than
-declared, the key unique over what is staged, and the checks that its schema file declares. Every result is kept in the
-ledger, passed or not; one of severity ``warn`` is told and holds nothing.
+declared, the key unique over what is staged, no further from what is live than ``[gate.drift]`` allows, and the checks that its
+schema file declares. Every result is kept in the ledger, passed or not; one of severity ``warn`` or ``note`` is told and holds nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from psycopg2 import sql
 
 from pipeline.catalog.model import Gate, Source
 from pipeline.database.ledger import Import
+from pipeline.load.drift import TableDrift
+from pipeline.load.figures import forget_figures, read_figures, take_figures
 from pipeline.load.gate_result import GateResult
 from pipeline.load.next_state import next_views
 from pipeline.load.relations import Relations, names
@@ -32,7 +34,7 @@ TOP_RULES = 5
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found amiss: ``refused`` holds the release, ``warned`` is told."""
+    """What the gate found: ``refused`` holds the release, ``warned`` is told."""
 
     refused: tuple[GateResult, ...]
     warned: tuple[GateResult, ...]
@@ -47,6 +49,8 @@ def check_release(cursor: Cursor, found: Import, source: Source, staged: Sequenc
     results = []
     for table in staged:
         results += check_table(cursor, source.gate, Relations(source.table(table.table), found.import_id), table)
+        results += check_drift(cursor, found, source, table)
+    forget_figures(cursor, found)
     if not any(source.table(table.table).checks for table in staged):
         return results
     with next_views(cursor, found, source, staged) as views:
@@ -82,6 +86,16 @@ def check_table(cursor: Cursor, gate: Gate, relations: Relations, staged: Staged
     return results
 
 
+def check_drift(cursor: Cursor, found: Import, source: Source, staged: StagedTable) -> list[GateResult]:
+    """Keep what a table is like, and hold it to what is live; a first import, or a table that stays as it is, is held to nothing."""
+    table = source.table(staged.table)
+    now = take_figures(cursor, found, table, staged)
+    if found.base_import_id is None or staged.disposition != "staged":
+        return []
+    before = read_figures(cursor, found.base_import_id, table.name)
+    return TableDrift(cursor, found, staged, table, source.gate.drift_of(table.name), now, before).run()
+
+
 def mark_checked(cursor: Cursor, import_id: int, outcome: str) -> None:
     """Write the gate's marker: ``passed``, or ``accepted`` by a person."""
     cursor.execute(
@@ -104,10 +118,12 @@ def _quarantined(gate: Gate, staged: StagedTable) -> list[GateResult]:
 
 
 def _at_least(check: str, table: str, seen: int, floor: int) -> GateResult:
-    return GateResult(check, table, seen >= floor, f"{seen}", f"at least {floor}")
+    return GateResult(check, table, seen >= floor, f"{seen}", f"at least {floor}", figure=Decimal(seen), bound=Decimal(floor))
 
 
 def _share(check: str, table: str, count: int, rows: int, allowed: float, named: str = "") -> GateResult:
     # As the decimal that the file states: 0.29 of 100 rows are 29, and a little less in binary.
-    passed = count <= Decimal(str(allowed)) * rows
-    return GateResult(check, table, passed, f"{count} of {rows} rows{named}", f"at most {allowed:.4%}")
+    bound = Decimal(str(allowed))
+    figure = Decimal(count) / rows if rows else Decimal(0)
+    seen = f"{count} of {rows} rows{named}"
+    return GateResult(check, table, count <= bound * rows, seen, f"at most {allowed:.4%}", figure=figure, bound=bound)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from psycopg2.extras import execute_values
@@ -22,8 +23,10 @@ class GateResult:
         passed: whether it holds.
         seen: the figure, in words.
         expected: the bound, in words.
-        kind: ``built_in``, or the kind of a check that the schema file declares.
-        severity: whether the release is held when it fails, or the result is only told.
+        kind: ``built_in``, ``drift``, or the kind of a check that the schema file declares.
+        severity: whether the release is held when it fails, or the result is only told; of a ``note`` there is nothing to fail.
+        figure: the figure as one number, where it is one.
+        bound: what it was held to.
     """
 
     check: str
@@ -32,7 +35,24 @@ class GateResult:
     seen: str
     expected: str
     kind: str = "built_in"
-    severity: Literal["warn", "error"] = "error"
+    severity: Literal["note", "warn", "error"] = "error"
+    figure: Decimal | None = None
+    bound: Decimal | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds the release."""
+        return not self.passed and self.severity == "error"
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is told although the release may be published."""
+        return self.severity == "note" or (self.severity == "warn" and not self.passed)
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What an acceptance names it by."""
+        return self.table, self.kind, self.check
 
     def __str__(self) -> str:
         return f"{self.table} {self.check}: {self.seen}, expected {self.expected}"
@@ -42,11 +62,12 @@ def record_results(cursor: Cursor, import_id: int, results: Sequence[GateResult]
     """Keep the results of a gate in the ledger, in place of those of an earlier try."""
     cursor.execute("delete from etl.gate_result where import_id = %s", [import_id])
     rows = [
-        (import_id, result.check, result.table, result.kind, result.severity, result.passed, result.seen, result.expected)
+        (import_id, result.check, result.table, result.kind, result.severity, result.passed, result.seen, result.expected, result.figure,
+         result.bound)
         for result in results
-    ]
+    ]  # fmt: skip
     execute_values(
         cursor,
-        "insert into etl.gate_result (import_id, check_name, table_name, kind, severity, passed, seen, expected) values %s",
+        "insert into etl.gate_result (import_id, check_name, table_name, kind, severity, passed, seen, expected, figure, bound) values %s",
         rows,
     )

@@ -28,6 +28,7 @@ from pipeline.errors import AccountingError, GateRefused, PipelineError, Staging
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
 from pipeline.load import bisect, constraints, damage, publish, quarantine, release, settle, shape, staging, upkeep
 from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, other_origins, read_checkpoints, write_checkpoint
+from pipeline.load.gate import Verdict
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
@@ -171,7 +172,7 @@ class LoadManager:
         filtered = sum(report.filtered.values())
         mark = Checkpoint(
             table.name, report.part, origin, report.written, report.quarantined, report.duplicate, filtered, report.nulled,
-            report.changed, report.seconds,
+            report.changed, report.seconds, report.measured,
         )
         with self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
@@ -276,15 +277,13 @@ class LoadManager:
     def check_release(self, key: ImportKey, source: Source) -> None:
         """Run the gate over the staged tables and write its marker, unless a check failed that no person has accepted.
 
-        What failed is an event ``load.check``; of severity ``warn`` it is no more than that, and a row of the ledger.
+        What failed is an event ``load.check``; of severity ``warn`` or ``note`` it is no more than that, and a row of the ledger.
 
         Raises:
             GateRefused: a check failed; the import is refused and held, its staging stays for a person to look at.
             StagingStale: not every table is staged.
         """
-        with self._fenced(key) as cursor:
-            found = ledger.require_open(cursor, key)
-            verdict = release.check(cursor, found, source)
+        found, verdict = self._judge(key, source)
         for result in (*verdict.refused, *verdict.warned):
             self.on_event("load.check", {"table": f"{key.source}.{result.table}", "check": result.check, "severity": result.severity,
                                          "seen": result.seen, "expected": result.expected})  # fmt: skip
@@ -292,11 +291,17 @@ class LoadManager:
             error = GateRefused(
                 f"{key.source} {key.tax_year}: {'; '.join(map(str, verdict.refused))}",
                 "a release that keeps what its source.toml promises",
-                "look at the quarantine; mend the schema file, wait for the next release, or run: "
-                f"hcad-pipeline accept {found.import_id} --reason '...'",
+                f"look at: hcad-pipeline report {found.import_id}; mend the schema file, wait for the next release, or publish it all the "
+                f"same: hcad-pipeline run --source {key.source} --accept '<why>'",
             )
             self.refuse(key, error)
             raise error
+
+    @repeated
+    def _judge(self, key: ImportKey, source: Source) -> tuple[Import, Verdict]:
+        with self._fenced(key) as cursor:
+            found = ledger.require_open(cursor, key)
+            return found, release.check(cursor, found, source)
 
     @repeated
     def refuse(self, key: ImportKey, error: PipelineError) -> None:

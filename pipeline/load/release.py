@@ -58,17 +58,18 @@ def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str |
 def check(cursor: Cursor, found: Import, source: Source) -> gate.Verdict:
     """Run the gate over the staged tables, keep its results, and say which failed.
 
-    The marker is written when none that holds the release failed, or when a person has accepted this release under this recipe;
-    then ``refused`` is empty.
+    The marker is written when none that holds the release failed, or only such as a person has accepted of this release under this
+    recipe; then ``refused`` is empty.
     """
     results = gate.check_release(cursor, found, source, all_staged(cursor, found, source))
     record_results(cursor, found.import_id, results)
-    failed = tuple(result for result in results if not result.passed)
-    holding = tuple(result for result in failed if result.severity == "error")
-    if holding and not ledger.is_accepted(cursor, found.key):
-        return gate.Verdict(holding, tuple(result for result in failed if result.severity == "warn"))
+    told = tuple(result for result in results if result.is_told)
+    holding = tuple(result for result in results if result.holds)
+    accepted = ledger.accepted_checks(cursor, found.key)
+    if any(accepted is not None and result.identity not in accepted for result in holding):
+        return gate.Verdict(holding, told)
     gate.mark_checked(cursor, found.import_id, "accepted" if holding else "passed")
-    return gate.Verdict((), failed)
+    return gate.Verdict((), (*holding, *told))
 
 
 def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Changes]:
@@ -133,13 +134,14 @@ def notify(cursor: Cursor, event: str, found: Import, current: int | None) -> No
 def let_through(cursor: Cursor, found: Import, reason: str, decided_by: str) -> None:
     """Let a held import through: a refused one is opened again, a rolled back one may come anew.
 
-    The decision is kept, and the gate asks for it: whatever is gone of the staging meanwhile is staged and checked again.
+    The decision is kept with the checks that held the import, and the gate asks for it: whatever is gone of the staging meanwhile is
+    staged and checked again, and a check that fails then and did not before holds it again.
     """
     if found.state == "refused":
         ledger.reopen(cursor, found)
     else:
         cursor.execute("update etl.import set state = 'superseded' where import_id = %s", [found.import_id])
-    ledger.decide(cursor, found.import_id, "accept", reason, decided_by)
+    ledger.decide(cursor, found.import_id, "accept", reason, decided_by, ledger.holding_checks(cursor, found.import_id))
 
 
 def in_state(cursor: Cursor, import_id: int, states: set[str], expected: str) -> Import:

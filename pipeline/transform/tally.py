@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.catalog.model import Table
 from pipeline.errors import AccountingError, PartRefused
 from pipeline.handoff import Member, Part, PartReport
 from pipeline.transform.judgement import Judged
 from pipeline.transform.lines import Mask
+from pipeline.transform.measures import Measures, figures
 from pipeline.transform.output import Quarantined
 from pipeline.transform.reader import Chunk
 from pipeline.transform.rules import Cost
@@ -49,8 +49,7 @@ class Tally:
         self._together: Counter[str] = Counter()
         self._changes: dict[str, Counter[str]] = {"nulled": Counter(), "changed": Counter()}
         self._examples: dict[str, list[dict[str, Any]]] = {}
-        self._nulls: Counter[str] = Counter()
-        self._ranges: dict[str, tuple[Any, Any]] = {}
+        self._measures = Measures(table)
 
     def count(self, chunk: Chunk, judged: Judged, rows: pa.Table, refused: Sequence[Quarantined], duplicate: int) -> None:
         """Add a chunk that has been written.
@@ -73,7 +72,7 @@ class Tally:
             self._together[", ".join(sorted(line.rules))] += 1
         self._count_changes("nulled", judged.nulled, chunk, judged)
         self._count_changes("changed", judged.changed, chunk, judged)
-        self._measure(rows)
+        self._measures.add(rows)
 
     def report(self, member: Member, part: Part, seconds: float, slow_rules: Mapping[str, Cost]) -> PartReport:
         """The account of the part.
@@ -97,8 +96,9 @@ class Tally:
             examples=dict(sorted(self._examples.items())),
             refused=dict(sorted(self.refused.items())),
             refused_together={**dict(sorted(common)), **({"others": others} if others else {})},
-            nulls=dict(sorted(self._nulls.items())),
-            ranges={name: [_shown(least), _shown(most)] for name, (least, most) in sorted(self._ranges.items())},
+            nulls=dict(sorted(self._measures.nulls.items())),
+            ranges={name: [_shown(least), _shown(most)] for name, (least, most) in sorted(self._measures.ranges.items())},
+            figures=figures(self._measures),
             slow_rules={rule: {"seconds": round(cost.seconds, 6), "judged": cost.judged} for rule, cost in sorted(slow_rules.items())},
             seconds=round(seconds, 3),
         )
@@ -118,18 +118,6 @@ class Tally:
                 text = judged.texts.get(name)
                 shown = {} if name in self._personal or text is None else {"text": text[row].as_py()}
                 examples.append({"line": int(chunk.line_numbers[row]), **shown})
-
-    def _measure(self, rows: pa.Table) -> None:
-        """Count the NULLs of each column, and note the smallest and the largest of its numbers or days."""
-        for column in self._table.columns:
-            values = rows.column(column.name)
-            if values.null_count:
-                self._nulls[column.name] += values.null_count
-            if values.null_count == len(values) or column.personal or column.type.kind in ("text", "boolean"):
-                continue
-            found = pc.min_max(values).as_py()
-            least, most = self._ranges.get(column.name, (found["min"], found["max"]))
-            self._ranges[column.name] = min(least, found["min"]), max(most, found["max"])
 
     def _check(self, report: PartReport, member: Member, part: Part) -> None:
         where = f"{report.table}, part {part.number} of {member.name}"

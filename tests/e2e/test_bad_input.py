@@ -1,5 +1,6 @@
 """Bad input: what is published stays as it was and the run says why, or the one bad row is in quarantine and its neighbours are not."""
 
+import json
 import uuid
 from collections import Counter
 
@@ -241,9 +242,12 @@ def test_release_below_its_floor_stays_invisible_until_a_person_accepts_it(world
     attempt = world.last_attempt()
     run_is_refused(world, "E_HELD")
     assert world.families(attempt) == {"ProbeRelease", "SyncSource"}
-    assert world.do(*world.pipeline("accept", str(refused), "--reason", "the wells were closed")).code == 0
+    report = json.loads(world.do(*world.pipeline("report", str(refused), "--json")).out)
+    assert (report["checks"][0]["check"], report["checks"][0]["passed"]) == ("rows", False)
     attempt = world.last_attempt()
-    world.publish("--source", "hcad", "--year", "2025")
+    done = world.publish("--source", "hcad", "--year", "2025", "--accept", "the wells were closed")
+    assert f"import {refused} of 2025 is accepted by " in done.out
+    assert world.sql("select reason, checks from etl.decision") == [("the wells were closed", [["real_mnrl", "built_in", "rows"]])]
     # What was staged before the gate refused it is published as it is.
     assert world.tables_of("StagePart", attempt) == set()
     assert world.one("select import_id from etl.import where state = 'published' and tax_year = 2025") == refused

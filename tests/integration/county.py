@@ -15,6 +15,7 @@ from pipeline.handoff import PartReport, RawLine, write_json
 from pipeline.load.checkpoints import Origin
 from pipeline.load.manager import LoadManager
 from pipeline.transform.coerce import arrow_type
+from pipeline.transform.measures import Measures, figures
 from pipeline.transform.row_hash import row_hashes
 
 ORIGIN = Origin("m1", "t1", "c1")
@@ -64,7 +65,10 @@ class World:
         pq.write_table(made, folder / "rows.parquet")
         (folder / "quarantine.jsonl").write_text("".join(f"{line}\n" for line in quarantined))
         count = len(rows) + len(quarantined)
-        write_json(folder / "report.json", PartReport(table.qualified, part, count, len(rows), len(quarantined), 0, {}))
+        measures = Measures(table)
+        measures.add(made)
+        taken = {"nulls": dict(measures.nulls), "figures": figures(measures)}
+        write_json(folder / "report.json", PartReport(table.qualified, part, count, len(rows), len(quarantined), 0, {}, **taken))
         return folder
 
     def stage(self, key, table, parts, *, origin=ORIGIN):

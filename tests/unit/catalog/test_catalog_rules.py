@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from pipeline.catalog import load_source
-from pipeline.catalog.model import Check, Computed
+from pipeline.catalog.model import Check, Computed, Drift
 from pipeline.errors import CatalogError
 from pipeline.transform.rules import compile_rules
 
@@ -127,6 +128,10 @@ def test_what_nobody_could_follow_is_refused_with_its_place(write, edit, told):
         (("0.02", "true"), ["gate.max_quarantined_share", "True stands there"]),
         (("[gate.floors]", "max_quarantined_rows = -1\n[gate.floors]"), ["gate.max_quarantined_rows", "at least 0"]),
         (("{year}/roll.zip", "{year"), ["archives.roll.path", "'{year'"]),
+        (("[gate.floors]", "[gate.drift]\nmax_keys_lost = 1.5\n[gate.floors]"), ["gate.drift.max_keys_lost", "at most 1"]),
+        (("[gate.floors]", "[gate.drift]\nmax_sum_factor = 0.5\n[gate.floors]"), ["gate.drift.max_sum_factor", "at least 1"]),
+        (("[gate.floors]", '[gate.drift]\nwarn = ["lost"]\n[gate.floors]'), ["gate.drift.warn", "keys_lost"]),
+        (("[gate.floors]", "[gate.table_drift.owners]\nmin_rows = 1\n[gate.floors]"), ["gate.table_drift.owners", "did you mean 'owner'"]),
     ],
 )  # fmt: skip
 def test_gate_key_that_no_table_could_follow_is_refused_with_its_place(write, edit, told):
@@ -144,6 +149,21 @@ def test_budget_of_a_table_is_its_own_or_that_of_all(write):
     gate = load_source(write(source=edit), environ={}).gate
     assert gate.quarantine_budget("owner") == (0.5, 7)
     assert gate.quarantine_budget("parcel") == (0.02, 3)
+
+
+def test_drift_of_a_table_is_laid_over_that_of_the_source_and_a_profiles_over_production(write):
+    gate = "[gate.drift]\nmax_keys_lost = 0.0101\nmin_rows = 7\n[gate.table_drift.owner]\nmax_keys_lost = 1\nwarn = []\n[gate.floors]"
+    profile = "[profile.sample.gate.drift]\nmax_null_rise = 0.5\n[profile.sample.gate.floors]"
+    folder = write(source=("[gate.floors]", gate))
+    file = folder / "source.toml"
+    file.write_text(file.read_text().replace("[profile.sample.gate.floors]", profile))
+    declared = load_source(folder, environ={}).gate
+    assert (declared.drift.max_keys_lost, declared.drift.min_rows, declared.drift.warn) == (Decimal("0.0101"), 7, Drift().warn)
+    assert declared.drift_of("owner") == replace(declared.drift, max_keys_lost=Decimal(1), warn=())
+    assert declared.drift_of("parcel") == declared.drift
+    sample = load_source(folder, profile="sample", environ={"TINY_URL": "http://localhost"}).gate
+    assert sample.drift == replace(declared.drift, max_null_rise=Decimal("0.5"))
+    assert sample.drift_of("owner") == declared.drift_of("owner")
 
 
 EVERYTHING = """\
