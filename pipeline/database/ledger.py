@@ -8,7 +8,7 @@ after B, its first import is superseded and does not count; a new one is opened.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 from psycopg2.extras import Json
@@ -216,7 +216,7 @@ def holding_checks(cursor: Cursor, import_id: int) -> list[tuple[str, str, str]]
 def refused_by_gate(cursor: Cursor, source: str, tax_year: int | None) -> list[Import]:
     """What the gate holds of a source: of each tax year (or one) its newest import, where that one is refused by the gate."""
     cursor.execute(
-        f"""select {COLUMNS} from (
+        """select import_id from (
                 select distinct on (tax_year) * from etl.import
                  where source = %(source)s and (%(year)s::integer is null or tax_year = %(year)s)
                    and state in ('refused', 'staging', 'published')
@@ -224,7 +224,7 @@ def refused_by_gate(cursor: Cursor, source: str, tax_year: int | None) -> list[I
              where state = 'refused' and error_code = %(code)s order by tax_year""",
         {"source": source, "year": tax_year, "code": GateRefused.code},
     )
-    return [_row(row) for row in cursor.fetchall()]
+    return [found for (import_id,) in cursor.fetchall() if (found := by_id(cursor, import_id))]
 
 
 def drop_staging(cursor: Cursor, import_ids: list[int]) -> None:
@@ -328,8 +328,6 @@ def lock_source_year(cursor: Cursor, source: str, tax_year: int) -> None:
 
 def _import(cursor: Cursor) -> Import | None:
     row = cursor.fetchone()
-    return None if row is None else _row(row)
-
-
-def _row(row: tuple[Any, ...]) -> Import:
+    if row is None:
+        return None
     return Import(row[0], ImportKey(row[1], row[2], row[3], row[4]), *row[5:])

@@ -28,7 +28,6 @@ from pipeline.errors import AccountingError, GateRefused, PipelineError, Staging
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
 from pipeline.load import bisect, constraints, damage, publish, quarantine, release, settle, shape, staging, upkeep
 from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, other_origins, read_checkpoints, write_checkpoint
-from pipeline.load.gate import Verdict
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
@@ -38,6 +37,8 @@ from pipeline.load.upsert import Upserted, target_of, upsert
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
+
+    from pipeline.load.gate import Verdict
 
 
 class LoadManager:

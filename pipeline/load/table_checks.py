@@ -90,13 +90,13 @@ class TableChecks:
             seen = f"the sum of {columns} is {total}"
         else:
             total, seen = self._rows, f"{self._rows} rows"
-        return _result(check, self._table.name, _is_within(check, Fraction(total)), seen, _bounds(check))
+        return _result(check, self._table.name, _is_within(check, Fraction(total)), seen, _bounds(check), Decimal(total))
 
     def _unique(self, check: Check) -> GateResult:
         count, examples = self._broken(REPEATED, check, check.columns)
         columns = ", ".join(check.columns)
         seen = f"{count} values of {columns} stand in more than one row{_among(examples)}" if count else f"each {columns} once"
-        return _result(check, self._table.name, count == 0, seen, "no two rows alike")
+        return _result(check, self._table.name, count == 0, seen, "no two rows alike", Decimal(count))
 
     def _reference(self, check: Check, rows: int) -> GateResult:
         where = f"{check.table}.{', '.join(check.to)}"
@@ -139,7 +139,7 @@ def _has_values(columns: Sequence[str]) -> sql.Composed:
 def _share(check: Check, table: str, count: int, rows: int, seen: str, least: int | None = None) -> GateResult:
     """A check of ``count`` out of ``rows``."""
     passed = rows == 0 or _is_within(check, Fraction(count, rows), least)
-    return _result(check, table, passed, seen, f"a share of {_bounds(check, least)}")
+    return _result(check, table, passed, seen, f"a share of {_bounds(check, least)}", Decimal(count) / rows if rows else None)
 
 
 def _is_within(check: Check, figure: Fraction, least: int | None = None) -> bool:
@@ -158,5 +158,5 @@ def _among(examples: Sequence[str]) -> str:
     return f", among them {'; '.join(examples)}" if examples else ""
 
 
-def _result(check: Check, table: str, passed: bool, seen: str, expected: str) -> GateResult:
-    return GateResult(check.name, table, passed, seen, expected, check.kind, check.severity)
+def _result(check: Check, table: str, passed: bool, seen: str, expected: str, figure: Decimal | None = None) -> GateResult:
+    return GateResult(check.name, table, passed, seen, expected, check.kind, check.severity, figure)

@@ -137,6 +137,7 @@ def test_orphans_are_counted_and_the_first_are_named_and_none_is_dropped(world):
     orphans = [(f"x{n}", "POOL") for n in range(8)] + [("x1", "POOL")]
     bring(world, "a", OWNERS, [*FEATURES, *orphans])
     ((_, kind, severity, passed, seen),) = results(world, "feature")
+    assert world.rows("select figure from etl.gate_result where check_name = 'parent'") == [(Decimal("0.25"),)]
     assert (kind, severity, passed) == ("reference", "warn", False)
     assert seen == "9 of 12 rows have acct that is not in owner.acct, among them acct x0; acct x1; acct x2; acct x3; acct x4"
     assert world.rows("select count(*) from county.feature") == [(12,)]
