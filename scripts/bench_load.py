@@ -101,7 +101,7 @@ def _releases(number: int, database: Database, csv: Path, rows: int, indexes: bo
         of_first, first_floor_s = _load(database, first, "first"), floor()
     else:
         first_floor_s, of_first = floor(), _load(database, first, "first")
-    of_unchanged, wal_bytes, written = _unchanged(database, first)
+    of_unchanged, unchanged = _unchanged(database, first)
     of_few, of_rollback = _changed_and_back(database, few)
     few_floor_s = floor()
     database.settle()
@@ -114,7 +114,7 @@ def _releases(number: int, database: Database, csv: Path, rows: int, indexes: bo
     floor_s = (first_floor_s + few_floor_s + every_floor_s) / 3
     return {
         FIRST: of_first["published_s"] / first_floor_s,
-        UNCHANGED: of_unchanged["published_s"] / between_s, UNCHANGED_ROWS: float(written), UNCHANGED_WAL: wal_bytes / 1e6,
+        UNCHANGED: of_unchanged["published_s"] / between_s, **unchanged,
         FEW: of_few["published_s"] / between_s, ROLLBACK: of_rollback["published_s"],
         ALL: of_every["published_s"] / ((few_floor_s + every_floor_s) / 2),
         LOAD_PEAK: max(found["peak_mb"] for found in [*loads.values(), of_rollback]),
@@ -146,14 +146,18 @@ def _changed_and_back(database: Database, place: Path) -> tuple[dict[str, float]
     return changed, back
 
 
-def _unchanged(database: Database, place: Path) -> tuple[dict[str, float], int, int]:
-    """The first release's rows again, as another one: what it took, the WAL bytes and the rows that it wrote."""
+def _unchanged(database: Database, place: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The first release's rows again, as another one: what it took, and what it wrote."""
     if database.is_owed():
         raise ValueError("the first load's VACUUM is still owed")
     database.settle()
-    wal, written = database.wal_bytes(), database.rows_written()
+    wal, ledger, written = database.wal_bytes(), database.ledger_bytes(), database.rows_written()
     found = loaded(database.address, place, "unchanged")
-    return found, database.wal_bytes() - wal, database.rows_written() - written
+    return found, {
+        UNCHANGED_WAL: (database.wal_bytes() - wal) / 1e6,
+        UNCHANGED_ROWS: float(database.rows_written() - written),
+        "unchanged_ledger_mb": (database.ledger_bytes() - ledger) / 1e6,
+    }
 
 
 def _whole_runs(number: int, folder: Path, rows: int, indexes: bool) -> dict[str, float]:

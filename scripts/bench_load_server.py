@@ -117,6 +117,13 @@ class Database:
         """What the database takes on the disk."""
         return int(self.rows("select pg_database_size(current_database())")[0][0])
 
+    def ledger_bytes(self) -> int:
+        """What the ledger takes on the disk: most of it is the quarantine, which every release brings anew."""
+        found = self.rows(
+            "select coalesce(sum(pg_total_relation_size(oid)), 0) from pg_class where relnamespace = 'etl'::regnamespace and relkind = 'r'"
+        )
+        return int(found[0][0])
+
     def rows_written(self) -> int:
         """Rows inserted, updated and deleted so far in tables that users see, once every other session has ended: it tells by then."""
         others = "select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and backend_type ~ 'client'"
