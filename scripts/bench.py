@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure speed and memory as ratios, side by side, and say whether each keeps its target.
 
-``bench.py SUITE [--rounds N] [--json FILE]``, and ``--rows N`` or ``--big`` for a suite that takes them; ``bench.py --list`` names the
+``bench.py SUITE [--rounds N] [--json FILE]``, and the options of the suite itself (``--help``); ``bench.py --list`` names the
 suites. A round measures both sides of every ratio one
 after the other, in turns the one and the other first, so that what else the machine does hits both alike; a figure is the median of
 its rounds. Each figure is one line: name, median, range, target, ``met`` or ``SHORT``. Lines that begin with ``#`` are the absolute
@@ -24,18 +24,19 @@ from typing import Literal
 
 SCRIPTS = Path(__file__).resolve().parent
 
+Options = Mapping[str, int | bool]
 #: One round: takes its number (from 0), an empty folder of its own and the suite's options by name, gives a value by name. Names that
-#: the suite declares as targets are figures; others must end in their unit (``_s``, ``_mb``) and are shown as the absolute values
-#: behind them.
+#: the suite declares as targets are figures; others must end in their unit (``_s``, ``_mb``, or ``_x``: times the floor) and are shown
+#: as the values behind them.
 Measure = Callable[..., Mapping[str, float]]
-UNITS = ("_s", "_mb")
+UNITS = ("_s", "_mb", "_x")
 
 
 @dataclass(frozen=True)
 class Target:
     """What a figure is held to: its median must be at most, or at least, ``limit``.
 
-    ``only_with`` names an option of the suite without which it is not measured.
+    ``only_with`` names an option of the suite without which it is not measured, ``unless`` a switch with which it is not.
     """
 
     name: str
@@ -43,11 +44,28 @@ class Target:
     bound: Literal["at most", "at least"] = "at most"
     doc: str = ""
     only_with: str = ""
+    unless: str = ""
+
+    def is_measured_with(self, options: Options) -> bool:
+        """Whether a round gives it under these options."""
+        return (not self.only_with or bool(options[self.only_with])) and not (self.unless and options[self.unless])
+
+    @property
+    def condition(self) -> str:
+        """What ``--list`` says of it."""
+        if self.only_with:
+            return f" (--{dashed(self.only_with)})"
+        return f" (not with --{dashed(self.unless)})" if self.unless else ""
+
+
+def dashed(name: str) -> str:
+    """An option's name as the command line has it."""
+    return name.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of a suite: ``--<name>`` with a whole number from 1, or a switch where ``default`` is False."""
+    """A setting of a suite: ``--<name>``, with dashes, and a whole number from 1; or a switch where ``default`` is False."""
 
     name: str
     default: int | bool
@@ -63,10 +81,11 @@ class Suite:
     targets: tuple[Target, ...]
     measure: Measure
     options: tuple[Option, ...] = ()
+    notes: Callable[[Options], Sequence[str]] = lambda options: ()
 
-    def measured_with(self, options: Mapping[str, int | bool]) -> Suite:
+    def measured_with(self, options: Options) -> Suite:
         """The suite with the targets that are measured under these options."""
-        return replace(self, targets=tuple(target for target in self.targets if not target.only_with or options[target.only_with]))
+        return replace(self, targets=tuple(target for target in self.targets if target.is_measured_with(options)))
 
 
 @dataclass(frozen=True)
@@ -96,10 +115,12 @@ class Figure:
 SUITES: dict[str, Suite] = {}
 
 
-def suite(name: str, *targets: Target, options: Sequence[Option] = ()) -> Callable[[Measure], Measure]:
+def suite(
+    name: str, *targets: Target, options: Sequence[Option] = (), notes: Callable[[Options], Sequence[str]] = lambda options: ()
+) -> Callable[[Measure], Measure]:
     """Register the decorated function as a suite; its docstring's first line is what ``--list`` shows.
 
-    ``options`` reach the function as keywords.
+    ``options`` reach the function as keywords; ``notes`` says in lines what the figures do not: what was left out, what is missing.
 
     Raises:
         ValueError: the name is taken, there is no target, or two targets have one name.
@@ -109,14 +130,14 @@ def suite(name: str, *targets: Target, options: Sequence[Option] = ()) -> Callab
         names = [target.name for target in targets]
         if name in SUITES or not names or len(set(names)) != len(names):
             raise ValueError(f"suite {name!r} with the targets {names}: taken, empty or not unique")
-        SUITES[name] = Suite(name, (measure.__doc__ or "").strip().split("\n", 1)[0], targets, measure, tuple(options))
+        SUITES[name] = Suite(name, (measure.__doc__ or "").strip().split("\n", 1)[0], targets, measure, tuple(options), notes)
         return measure
 
     return register
 
 
 def run_suite(
-    chosen: Suite, rounds: int, tell: Callable[[str], None], options: Mapping[str, int | bool] | None = None
+    chosen: Suite, rounds: int, tell: Callable[[str], None], options: Options | None = None
 ) -> tuple[list[Figure], dict[str, list[float]]]:
     """Measure a suite; returns its figures in the order of its targets, and the absolute values by name.
 
@@ -139,18 +160,23 @@ def run_suite(
     return figures, absolute
 
 
-def report(chosen: Suite, figures: Sequence[Figure], absolute: Mapping[str, Sequence[float]]) -> list[str]:
+def report(chosen: Suite, figures: Sequence[Figure], absolute: Mapping[str, Sequence[float]], notes: Sequence[str] = ()) -> list[str]:
     """The lines of a suite's result."""
     width = max(len(figure.target.name) for figure in figures)
     lines = [figure.line(width) for figure in figures]
     for name, values in absolute.items():
         lines.append(f"# {name}: {statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+    lines += [f"# {note}" for note in notes]
     short = sum(not figure.is_met for figure in figures)
     return [*lines, f"# {chosen.name}: {len(figures)} figures, {short} short"]
 
 
 def document(
-    chosen: Suite, figures: Sequence[Figure], absolute: Mapping[str, Sequence[float]], options: Mapping[str, int | bool]
+    chosen: Suite,
+    figures: Sequence[Figure],
+    absolute: Mapping[str, Sequence[float]],
+    options: Options,
+    notes: Sequence[str] = (),
 ) -> dict[str, object]:
     """The result as ``--json`` writes it."""
     return {
@@ -162,6 +188,7 @@ def document(
             {**asdict(figure.target), "median": figure.median, "values": list(figure.values), "met": figure.is_met} for figure in figures
         ],
         "absolute": {name: {"median": statistics.median(values), "values": list(values)} for name, values in absolute.items()},
+        "notes": list(notes),
     }
 
 
@@ -186,7 +213,7 @@ def _options(parser: argparse.ArgumentParser, chosen: Suite, given: argparse.Nam
         if (value := getattr(given, name)) is None:
             continue
         if name not in own:
-            parser.error(f"{chosen.name} takes no --{name}")
+            parser.error(f"{chosen.name} takes no --{dashed(name)}")
         own[name] = value
     return own
 
@@ -201,23 +228,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the suites and their targets")
     for option in {option.name: option for known in SUITES.values() for option in known.options}.values():
         kind = {"action": "store_true"} if option.default is False else {"type": positive}
-        parser.add_argument(f"--{option.name}", default=None, help=option.doc, **kind)
+        parser.add_argument(f"--{dashed(option.name)}", default=None, help=option.doc, **kind)
     given = parser.parse_args(arguments)
     if given.list:
         for known in SUITES.values():
             print(f"{known.name}: {known.doc}")
             for target in known.targets:
-                condition = f" (--{target.only_with})" if target.only_with else ""
-                print(f"  {target.name}: {target.bound} {target.limit:.2f}. {target.doc}{condition}")
+                print(f"  {target.name}: {target.bound} {target.limit:.2f}. {target.doc}{target.condition}")
         return 0
     if given.suite is None:
         parser.error("name a suite, or ask for --list")
     options = _options(parser, SUITES[given.suite], given)
     chosen = SUITES[given.suite].measured_with(options)
     figures, absolute = run_suite(chosen, given.rounds, lambda line: print(line, file=sys.stderr), options)
-    print("\n".join(report(chosen, figures, absolute)))
+    notes = chosen.notes(options)
+    print("\n".join(report(chosen, figures, absolute, notes)))
     if given.json:
-        given.json.write_text(json.dumps(document(chosen, figures, absolute, options), indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(document(chosen, figures, absolute, options, notes), indent=1) + "\n", encoding="utf-8")
     return 0 if all(figure.is_met for figure in figures) else 1
 
 
