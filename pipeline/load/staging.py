@@ -106,6 +106,14 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
     return copied
 
 
+#: Of a table's checkpoints: how many, how many of another origin, the rows that they speak for, and those that are there.
+FOREIGN = """
+select count(*), count(*) filter (where (member_sha256, recipe, cut) is distinct from (%s, %s, %s)), coalesce(sum(rows_staged), 0),
+       (select count(*) from {keys})
+  from etl.checkpoint where import_id = %s and table_name = %s
+"""
+
+
 def lock_table(cursor: Cursor, relations: Relations) -> None:
     """Keep others from creating, clearing or settling the same staging tables, until the transaction ends."""
     name = f"hcad-pipeline staging {relations.import_id} {relations.table.name}"
@@ -116,14 +124,14 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
     """Take back the parts of a table that were made of something else: another member, recipe or cut. Returns how many.
 
     A run with other settings may go on with an import that one with the old settings began; parts of two cuts would overlap.
+    So may a checkpoint be damaged or gone, and what was settled lie under a table that is to be settled again: where the rows are not as
+    many as the checkpoints say, all of the table is staged anew.
     """
     table = relations.table.name
-    cursor.execute(
-        """select count(*) from etl.checkpoint
-            where import_id = %s and table_name = %s and (member_sha256, recipe, cut) is distinct from (%s, %s, %s)""",
-        [relations.import_id, table, *astuple(origin)],
-    )
-    (others,) = cursor.fetchone() or (0,)
+    cursor.execute(sql.SQL(FOREIGN).format(keys=relations.keys), [*astuple(origin), relations.import_id, table])
+    parts, others, stated, staged = cursor.fetchone() or (0,) * 4
+    if stated != staged:
+        others = max(parts, 1)
     if others:
         cursor.execute(sql.SQL("truncate {}, {}").format(relations.keys, relations.rows))
         cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
