@@ -124,17 +124,19 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
     """Take back the parts of a table that were made of something else: another member, recipe or cut. Returns how many.
 
     A run with other settings may go on with an import that one with the old settings began; parts of two cuts would overlap.
-    So may a checkpoint be damaged or gone, and what was settled lie under a table that is to be settled again: where the rows are not as
-    many as the checkpoints say, all of the table is staged anew.
+    So may a checkpoint be damaged or gone: where a table that is not settled has not as many rows as its checkpoints say, all of it is
+    staged anew. What had been settled of a table that is taken back is to be settled, and checked, again.
     """
     table = relations.table.name
     cursor.execute(sql.SQL(FOREIGN).format(keys=relations.keys), [*astuple(origin), relations.import_id, table])
     parts, others, stated, staged = cursor.fetchone() or (0,) * 4
-    if stated != staged:
+    if stated != staged and table not in {settled.table for settled in staged_tables(cursor, relations.import_id)}:
         others = max(parts, 1)
     if others:
         cursor.execute(sql.SQL("truncate {}, {}").format(relations.keys, relations.rows))
         cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
+        cursor.execute("delete from etl.staged_table where import_id = %s and table_name = %s", [relations.import_id, table])
+        cursor.execute("delete from etl.checked where import_id = %s", [relations.import_id])
         quarantine.clear(cursor, relations.import_id, table)
     return int(others)
 

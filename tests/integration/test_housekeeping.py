@@ -1,5 +1,9 @@
 """After a run the state folder holds what the current releases need, and nothing of what they do not."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from psycopg2.extras import Json
 
@@ -53,6 +57,17 @@ def test_policy_says_of_how_many_releases_members_and_archives_stay(world, state
     sweep(world.engine, state, "county", 2025, keep=keep)
     assert left(state, "members") == [f"roll-{release}111-cut" for release in members]
     assert [name for name in left(state, "archives") if "receipt" not in name] == [f"roll-{release}111" for release in archives]
+
+
+def test_document_that_a_killed_process_was_writing_goes_and_one_that_is_being_written_stays(world, state):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True).stdout.strip()
+    folder = state / "releases" / "county" / "2025"
+    folder.mkdir(parents=True)
+    kept = ["2026-01-01T000000Z.json", f".2026-01-02T000000Z.json.{os.getpid()}.part"]
+    for name in (*kept, f".2026-01-03T000000Z.json.{dead}.part"):
+        (folder / name).write_text("{}")
+    sweep(world.engine, state, "county", 2025)
+    assert left(state, "releases") == sorted(kept)
 
 
 def test_leftovers_of_killed_attempts_go_whatever_the_policy(world, state):

@@ -11,6 +11,7 @@ from psycopg2 import sql
 
 from pipeline.database import runs
 from pipeline.database.engine import transaction
+from pipeline.load.checkpoints import Origin
 
 ROWS = [("1", "ANN", None), ("2", "BOB", None), ("2", "BOB", None), ("3", "EVE", None)]
 NOW = dt.datetime(2026, 3, 1)
@@ -46,6 +47,24 @@ def test_staging_that_its_checkpoints_do_not_describe_is_staged_anew(world, dama
     assert taken_back >= 1
     assert (again.rows_loaded, again.duplicate, again.rows_read) == (3, 1, 4)
     assert world.rows("select count(*), count(distinct acct) from etl_staging.i1_owner_keys") == [(3, 3)]
+
+
+@pytest.mark.fault(63)
+def test_second_run_that_comes_late_to_a_settled_table_leaves_it_settled(world):
+    key = world.key("a")
+    stage(world, key)
+    assert stage(world, key)[0] == 0
+    assert world.rows("select count(*) from etl_staging.i1_owner_keys") == [(3,)]
+
+
+@pytest.mark.fault(63, 71)
+def test_settled_table_that_another_cut_takes_back_is_neither_settled_nor_checked_any_more(world):
+    key = world.key("a")
+    stage(world, key)
+    with transaction(world.engine) as cursor:
+        cursor.execute("insert into etl.checked (import_id, outcome) values (1, 'passed')")
+    assert world.loads.expect_parts(key, OWNER, Origin("m1", "t1", "another")) == 2
+    assert world.rows("select (select count(*) from etl.staged_table), (select count(*) from etl.checked)") == [(0, 0)]
 
 
 @pytest.mark.fault(54)
