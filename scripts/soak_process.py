@@ -1,10 +1,10 @@
 """Processes of the pipeline, forked from a parent that has imported everything, with places at which they stop and say so.
 
-:class:`Process` runs ``hcad-pipeline ...`` or ``luigi ...`` in a fork; the luigi that a run starts is a fork of the run, in a session of its
-own as always. Nothing of what is done there is other than in a fresh process, but that Python and the imports are paid once. In each of them
-psycopg2's connections and the renames of files are counted, and where a :class:`Place` is reached that somebody waits for, the process
-writes a line into a pipe and goes on when it is given a byte, or never. So a fault hits a statement, a COPY under way or the moment
-between a commit and what follows it, and not a moment on the clock.
+:class:`Process` runs ``hcad-pipeline ...`` or ``luigi ...`` in a fork; the luigi that a run starts is a fork of the run, in a session
+of its own as always. Nothing of what is done there is other than in a fresh process, but that Python and the imports are paid once.
+In each of them psycopg2's connections and the renames of files are counted, and where a :class:`Place` is reached that somebody waits
+for, the process writes a line into a pipe and goes on when it is given a byte, or never. So a fault hits a statement, a COPY under
+way or the moment between a commit and what follows it, and not a moment on the clock.
 """
 
 from __future__ import annotations
