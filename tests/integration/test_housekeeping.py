@@ -3,10 +3,16 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from psycopg2.extras import Json
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from small_disk import mounted
+
+from pipeline import runner
 from pipeline.database.engine import transaction
 from pipeline.housekeeping import Retention, sweep
 
@@ -134,3 +140,21 @@ def test_fallback_and_edition_of_a_kept_release_stay_with_it(world, state):
     assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]
     sweep(world.engine, state, "county", 2025, keep=Retention(members=0))
     assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]
+
+
+@pytest.mark.fault(69)
+def test_cleaning_up_that_fails_is_a_warning_and_the_next_run_does_it(world, state, monkeypatch, caplog):
+    parts = state / "parts" / "county" / "2025"
+    settings = SimpleNamespace(state=state, kept_archives=2, kept_members=1, part_bytes=1_000_000)
+    monkeypatch.setattr(runner, "find_source", lambda _: world.county)
+    sync = SimpleNamespace(source="county", year=2025)
+    with mounted(parts, "--bind", str(parts)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(parts)], check=True)
+        runner._tidy(world.engine, settings, sync)
+        assert "run.not_swept" in caplog.text
+        assert len(left(state, "parts")) == 3
+    caplog.clear()
+    runner._tidy(world.engine, settings, sync)
+    assert "run.not_swept" not in caplog.text
+    assert left(state, "parts") == []
+    assert world.rows("select count(*) from etl.import where state = 'published'") == [(1,)]
