@@ -8,6 +8,7 @@ something above it in the chain is incomplete.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from pipeline import processes
 from pipeline.database.engine import transaction
 from pipeline.releases import BAD, FIRST_BAD, archive_files, is_file_of, members_of
+
+#: How :func:`pipeline.handoff.write_json` names a document until it is whole.
+UNFINISHED = re.compile(r"\..+\.(\d+)\.part")
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,14 @@ def sweep(
     members |= {name for names in speaking[: keep.members] for name in names if not name.endswith((BAD, FIRST_BAD))}
     freed = _remove(state / "parts" / source / str(year), lambda name: False)
     freed += _remove(folder, members.__contains__)
+    # Documents stay, but not what a process that is no more was writing of one.
+    freed += _remove(state / "releases" / source / str(year), lambda name: not _is_abandoned(name))
     return freed + _remove(state / "archives" / source / str(year), lambda name: any(is_file_of(name, archive) for archive in archives))
+
+
+def _is_abandoned(name: str) -> bool:
+    found = UNFINISHED.fullmatch(name)
+    return found is not None and processes.started_at(int(found[1])) is None
 
 
 def _remove(folder: Path, is_kept: Callable[[str], bool]) -> int:

@@ -171,8 +171,8 @@ def transaction(engine: Engine) -> Iterator[Cursor]:
                     yield cursor
                 with _lost_link(connection, is_committing=True):
                     connection.commit()
-        except BaseException:
-            if connection.closed:
+        except BaseException as error:
+            if connection.closed or isinstance(error, DatabaseUnavailable):
                 pooled.invalidate()
             raise
         finally:
@@ -241,6 +241,11 @@ def _rested(engine: Engine) -> PoolProxiedConnection:
             engine.dispose()
 
 
+def _is_gone(connection: Connection, error: psycopg2.Error | SystemError) -> bool:
+    """Whether the link is gone. A COMMIT that could not even be sent leaves a connection open, and an error without kind or SQLSTATE."""
+    return bool(connection.closed) or isinstance(error, ENDED) or type(error) is psycopg2.DatabaseError
+
+
 @contextmanager
 def _rolled_back(connection: Connection) -> Iterator[None]:
     try:
@@ -259,7 +264,7 @@ def _lost_link(connection: Connection, *, is_committing: bool = False) -> Iterat
         yield
     except (psycopg2.Error, SystemError) as error:
         # A session that was idle for too long was idle because of us: to do the same again would take as long.
-        if isinstance(error, errors.IdleInTransactionSessionTimeout) or not (connection.closed or isinstance(error, ENDED)):
+        if isinstance(error, errors.IdleInTransactionSessionTimeout) or not _is_gone(connection, error):
             raise
         lost = DatabaseUnavailable(
             f"the link to PostgreSQL broke off: {' '.join(str(error).split()) or type(error).__name__}",

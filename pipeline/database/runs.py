@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 from sqlalchemy import Engine
 
+from pipeline import processes
 from pipeline.database import ledger
 from pipeline.database.engine import connect, limits_of, transaction, translated
 from pipeline.database.repeat import repeated
@@ -37,6 +38,11 @@ update etl.run set finished_at = clock_timestamp(), outcome = 'killed', exit_cod
 MARK_ATTEMPTS = """
 update etl.task_attempt set finished_at = clock_timestamp(), outcome = 'killed', error_code = 'E_KILLED', exit_code = 30
  where run_id = %s and outcome = 'running'
+"""
+#: Runs that hold no source and have not ended: begun just now, or dead before they took one.
+WITHOUT_SOURCE = """
+select run_id, pid from etl.run r
+ where finished_at is null and host = %s and run_id <> %s and not exists (select 1 from etl.writer w where w.run_id = r.run_id)
 """
 LOCK = "hcad-pipeline writer {}"
 END_OF_SESSION_S = 0.5
@@ -93,6 +99,7 @@ class SourceLocks:
             with translated(), self._connection.cursor() as cursor:
                 for source in self._sources:
                     self.tokens[source] = _take(cursor, source, run_id)
+                _mark_those_without_a_source(cursor, run_id)
         except BaseException:
             self._connection.close()
             raise
@@ -167,6 +174,14 @@ def _take(cursor: Cursor, source: str, run_id: int) -> int:
     token = ledger.take_source(cursor, source, run_id)
     _note_session(cursor, source)
     return token
+
+
+def _mark_those_without_a_source(cursor: Cursor, run_id: int) -> None:
+    """Mark the runs of this machine that died before they had a source: nobody will ever take one from them."""
+    cursor.execute(WITHOUT_SOURCE, [socket.gethostname(), run_id])
+    for other, pid in cursor.fetchall():
+        if processes.started_at(pid) is None:
+            cursor.execute(MARK_KILLED, {"run": other, "by": run_id})
 
 
 def _note_session(cursor: Cursor, source: str) -> None:

@@ -1,8 +1,8 @@
-"""Checkpoints that do not tell the truth: found when a table's account does not add up, and taken back with their rows.
+"""Checkpoints that do not tell the truth: found when a table's staging is gone on with, or its account does not add up.
 
 A checkpoint is committed with its rows, so that only a hand, or a fault of the server's disk, makes the two disagree. It costs a
-count by part to see which ones, and nothing while all is well. What is taken back is staged again from the part's folder; each is
-told with its reason.
+count by part to see which ones, of a table of which nothing is staged yet nothing. What is taken back is staged again from the
+part's folder; each is told with its reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DAMAGED = """
 select part, why from (
     select part, case
         when c.part is null then s.rows || ' rows are staged without a checkpoint'
-        when part not between 0 and %(parts)s - 1 then 'the member has no such part'
+        when part not between 0 and coalesce(%(parts)s, part + 1) - 1 then 'the member has no such part'
         when coalesce(s.rows, 0) <> c.rows_staged then 'it says ' || c.rows_staged || ' rows, and ' || coalesce(s.rows, 0) || ' are staged'
         when c.rows_read <> c.rows_staged + c.quarantined + c.duplicate + c.filtered then 'it does not balance'
         when c.quarantined is distinct from q.quarantined
@@ -36,13 +36,13 @@ select part, why from (
 """
 
 
-def take_back(cursor: Cursor, relations: Relations, parts: int, *, all_of_them: bool) -> dict[int, str]:
+def take_back(cursor: Cursor, relations: Relations, parts: int | None = None, *, all_of_them: bool = False) -> dict[int, str]:
     """Take back the parts of a table whose checkpoints are damaged.
 
     Args:
         cursor: in a transaction that holds the table's lock (``staging.lock_table``).
         relations: the table's relations for the open import.
-        parts: how many parts its member has.
+        parts: how many parts its member has; None: as many as there are.
         all_of_them: the account does not add up: where no part shows damage, every one is taken back.
 
     Returns:

@@ -134,15 +134,19 @@ class LoadManager:
 
     @repeated
     def expect_parts(self, key: ImportKey, table: Table, origin: Origin) -> int:
-        """Take back parts that an earlier run staged from something else (other settings, another member); returns how many."""
+        """Take back parts that an earlier run staged from something else (other settings, another member), and damaged ones; how many."""
+        damaged: dict[int, str] = {}
         with self._fenced(key) as cursor:
             relations = Relations(table, ledger.require_open(cursor, key).import_id)
             staging.lock_table(cursor, relations)
             why = other_origins(cursor, relations.import_id, table.name, origin)
             cleared = staging.clear_other_origins(cursor, relations, origin)
+            if table.name not in {settled.table for settled in staging.staged_tables(cursor, relations.import_id)}:
+                damaged = damage.take_back(cursor, relations)
         if cleared:
             self.on_event("load.parts_taken_back", {"table": table.qualified, "parts": cleared, "why": why})
-        return cleared
+        self._tell_damaged(table, damaged)
+        return cleared + len(damaged)
 
     @repeated
     def stage_part(
@@ -249,8 +253,7 @@ class LoadManager:
             relations = Relations(table, found.import_id)
             staging.lock_table(cursor, relations)
             damaged = damage.take_back(cursor, relations, parts, all_of_them=isinstance(error, AccountingError))
-        for part, why in damaged.items():
-            self.on_event("load.damaged_checkpoint", {"table": table.qualified, "part": part, "why": why})
+        self._tell_damaged(table, damaged)
         if damaged and damage.UNCERTAIN not in damaged.values():
             numbers = ", ".join(map(str, damaged))
             raise StagingStale(
@@ -258,6 +261,10 @@ class LoadManager:
                 "checkpoints that fit the rows that they speak for",
                 "nothing; these parts are staged again",
             ) from error
+
+    def _tell_damaged(self, table: Table, damaged: Mapping[int, str]) -> None:
+        for part, why in damaged.items():
+            self.on_event("load.damaged_checkpoint", {"table": table.qualified, "part": part, "why": why})
 
     @repeated
     def keep_table(self, key: ImportKey, table: Table, *, member_sha256: str | None, recipe: str) -> StagedTable | None:

@@ -166,7 +166,8 @@ def lock_table(cursor: Cursor, relations: Relations) -> None:
 def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) -> int:
     """Take back the parts of a table that were made of something else: another member, recipe or cut. Returns how many.
 
-    A run with other settings may go on with an import that one with the old settings began; parts of two cuts would overlap.
+    A run with other settings may go on with an import that one with the old settings began; parts of two cuts would overlap. What had
+    been settled of such a table is to be settled, and checked, again.
     """
     table = relations.table.name
     cursor.execute(
@@ -180,6 +181,8 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
         (is_view,) = cursor.fetchone() or (False,)
         cursor.execute(sql.SQL("truncate {}").format(comma([relations.rows] if is_view else [relations.keys, relations.rows])))
         cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
+        cursor.execute("delete from etl.staged_table where import_id = %s and table_name = %s", [relations.import_id, table])
+        cursor.execute("delete from etl.checked where import_id = %s", [relations.import_id])
         quarantine.clear(cursor, relations.import_id, table)
     return int(others)
 

@@ -1,8 +1,18 @@
 """After a run the state folder holds what the current releases need, and nothing of what they do not."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from psycopg2.extras import Json
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from small_disk import mounted
+
+from pipeline import runner
 from pipeline.database.engine import transaction
 from pipeline.housekeeping import Retention, sweep
 
@@ -53,6 +63,17 @@ def test_policy_says_of_how_many_releases_members_and_archives_stay(world, state
     sweep(world.engine, state, "county", 2025, keep=keep)
     assert left(state, "members") == [f"roll-{release}111-cut" for release in members]
     assert [name for name in left(state, "archives") if "receipt" not in name] == [f"roll-{release}111" for release in archives]
+
+
+def test_document_that_a_killed_process_was_writing_goes_and_one_that_is_being_written_stays(world, state):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True).stdout.strip()
+    folder = state / "releases" / "county" / "2025"
+    folder.mkdir(parents=True)
+    kept = ["2026-01-01T000000Z.json", f".2026-01-02T000000Z.json.{os.getpid()}.part"]
+    for name in (*kept, f".2026-01-03T000000Z.json.{dead}.part"):
+        (folder / name).write_text("{}")
+    sweep(world.engine, state, "county", 2025)
+    assert left(state, "releases") == sorted(kept)
 
 
 def test_leftovers_of_killed_attempts_go_whatever_the_policy(world, state):
@@ -119,3 +140,21 @@ def test_fallback_and_edition_of_a_kept_release_stay_with_it(world, state):
     assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]
     sweep(world.engine, state, "county", 2025, keep=Retention(members=0))
     assert left(state, "members") == ["roll-c111~0a+f222-cut.first-bad.json"]
+
+
+@pytest.mark.fault(69)
+def test_cleaning_up_that_fails_is_a_warning_and_the_next_run_does_it(world, state, monkeypatch, caplog):
+    parts = state / "parts" / "county" / "2025"
+    settings = SimpleNamespace(state=state, kept_archives=2, kept_members=1, part_bytes=1_000_000)
+    monkeypatch.setattr(runner, "find_source", lambda _: world.county)
+    sync = SimpleNamespace(source="county", year=2025)
+    with mounted(parts, "--bind", str(parts)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(parts)], check=True)
+        runner._tidy(world.engine, settings, sync)
+        assert "run.not_swept" in caplog.text
+        assert len(left(state, "parts")) == 3
+    caplog.clear()
+    runner._tidy(world.engine, settings, sync)
+    assert "run.not_swept" not in caplog.text
+    assert left(state, "parts") == []
+    assert world.rows("select count(*) from etl.import where state = 'published'") == [(1,)]
