@@ -158,7 +158,7 @@ class TableDrift:
         mended, absent = set(self._mended(*self._now)), self._absent()
         pairs = [(self._before[name], now) for name, now in self._now.items() if name in self._before and name not in mended | absent]
         limits = self._limits
-        shifts = self._moved(pairs, _shift)
+        shifts = self._moved(pairs, self._shift)
         return [
             self._judged("null rise", self._moved(pairs, self._null_rise), limits.max_null_rise),
             self._judged("sum factor", self._moved(pairs, self._sum_factor), limits.max_sum_factor),
@@ -210,7 +210,25 @@ class TableDrift:
         factor = whole * before.rows / now.rows
         if factor < 1:
             return 1 / factor, told
-        return max(min(factor, whole * before.counted / now.counted), Fraction(1)), told
+        return max(min(factor, whole * before.counted / max(now.counted, 1)), Fraction(1)), told
+
+    def _shift(self, before: Figure, now: Figure) -> tuple[Fraction, str] | None:
+        """The share of a column's values that moved to other ones, all of it where it holds no codes any more; of few values none."""
+        if before.values is None or before.filled < self._limits.min_rows or not now.filled:
+            return None
+        if now.values is None:
+            return Fraction(1), f"{now.column} had {len(before.values)} different values and has too many to tell"
+        was, are = sum(before.values.values()), sum(now.values.values())
+        if not was or not are:
+            return None
+        shares = {
+            value: (Fraction(before.values.get(value, 0), was), Fraction(now.values.get(value, 0), are))
+            for value in {**before.values, **now.values}
+        }
+        moves = {value: abs(is_now - then) for value, (then, is_now) in shares.items()}
+        most = sorted(moves, key=lambda value: (-moves[value], value))[:2]
+        told = ", ".join(f"{value!r} {_percent(shares[value][0])} -> {_percent(shares[value][1])}" for value in most)
+        return sum(moves.values(), Fraction(0)) / 2, f"{now.column} ({told})"
 
     def _mended(self, *columns: str) -> list[str]:
         """Those of these columns whose declaration is another one than that of the import before."""
@@ -229,25 +247,6 @@ class TableDrift:
             check, self._table.name, passed, seen, expected, "drift", severity,
             None if figure is None else Decimal(figure.numerator) / figure.denominator, bound,
         )  # fmt: skip
-
-
-def _shift(before: Figure, now: Figure) -> tuple[Fraction, str] | None:
-    """The share of a column's values that moved to other ones; all of it where it holds no codes any more."""
-    if before.values is None or not before.filled or not now.filled:
-        return None
-    if now.values is None:
-        return Fraction(1), f"{now.column} had {len(before.values)} different values and has too many to tell"
-    was, are = sum(before.values.values()), sum(now.values.values())
-    if not was or not are:
-        return None
-    shares = {
-        value: (Fraction(before.values.get(value, 0), was), Fraction(now.values.get(value, 0), are))
-        for value in {**before.values, **now.values}
-    }
-    moves = {value: abs(is_now - then) for value, (then, is_now) in shares.items()}
-    most = sorted(moves, key=lambda value: (-moves[value], value))[:2]
-    told = ", ".join(f"{value!r} {_percent(shares[value][0])} -> {_percent(shares[value][1])}" for value in most)
-    return sum(moves.values(), Fraction(0)) / 2, f"{now.column} ({told})"
 
 
 def _listed(texts: list[str]) -> str:
