@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -149,6 +150,7 @@ def run_suite(
         tell(f"# round {number + 1} of {rounds}")
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             measured.append(chosen.measure(number, Path(folder), **(options or {})))
+        tell("# " + ", ".join(f"{name}: {value:.2f}" for name, value in measured[-1].items()))
     declared = {target.name for target in chosen.targets}
     names = set(measured[0])
     for values in measured:
@@ -239,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.suite is None:
         parser.error("name a suite, or ask for --list")
     options = _options(parser, SUITES[given.suite], given)
+    # Ended from outside it ends as any program does: what a suite has started and written goes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = SUITES[given.suite].measured_with(options)
     figures, absolute = run_suite(chosen, given.rounds, lambda line: print(line, file=sys.stderr), options)
     notes = chosen.notes(options)
