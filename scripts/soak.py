@@ -334,9 +334,11 @@ def soak(seed: int, numbers: Sequence[int], tell: Callable[[str], None]) -> int:
             failed += bool(told.wrong)
             on.drop(run.county)
         minutes = (time.monotonic() - began) / 60
+    peak_mb, too_much = invariants.peak_rss()
+    tell("\n".join([f"peak memory of a process: {peak_mb:.0f} MB", *too_much]))
     tell(f"faults that took effect: {hit}: " + ", ".join(f"{name} {count}" for name, count in counted.most_common()))
     tell(f"converged {len(numbers) - failed}/{len(numbers)}, {len(numbers) / minutes:.1f} runs a minute, seed {seed}")
-    return failed
+    return failed + len(too_much)
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
+from pipeline import processes
 from pipeline.database.embedded import EmbeddedPostgres
 from pipeline.handoff import read_json
 
@@ -247,7 +248,12 @@ class Ground:
 @contextmanager
 def ground() -> Iterator[Ground]:
     """A ground in a folder of its own, and no trace of it afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))
+    for left in Path("/tmp").glob("soak-[0-9]*-*"):
+        # Of a soak that was killed: its server is still there.
+        if processes.started_at(int(left.name.split("-")[1])) is None:
+            EmbeddedPostgres(left / "postgres").stop()
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"soak-{os.getpid()}-", dir="/tmp"))
     try:
         made = Ground(folder)
         try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import resource
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from soak_county import SOURCE, TABLES, YEAR
@@ -133,7 +133,7 @@ def runs_since(county: County, last: int) -> list[tuple[int, str | None, int | N
     return [tuple(row) for row in county.sql("select run_id, outcome, exit_code, pid from etl.run where run_id > %s order by 1", last)]
 
 
-def peak_rss_mb(path: Path = Path("/proc/self/status")) -> float:
-    """The peak memory of this process."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", path.read_text())
-    return int(found[1]) / 1024 if found else 0.0
+def peak_rss() -> tuple[float, list[str]]:
+    """I9: the most memory that a process of the soak has held so far, in MB, and whether that is too much."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return peak, [f"I9: a process held {peak:.0f} MB, at most {MAX_RSS_MB} were expected"] if peak > MAX_RSS_MB else []
