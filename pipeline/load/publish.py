@@ -144,18 +144,12 @@ def _is_whole(cursor: Cursor, relations: Relations, found: Import) -> bool:
 
 def _fill(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     year = found.key.tax_year
-    is_new = partition.is_missing(cursor, relations, year)
-    stands_apart = is_new and partition.is_plain(cursor, relations)
-    if is_new and not stands_apart:
-        partition.create(cursor, relations, year)
-    target = partition.begin(cursor, relations, year) if stands_apart else relations.live
+    target = partition.way_in(cursor, relations, year)
     words: dict[str, sql.Composable] = {"target": target, "rows": relations.rows, "columns": names(relations.column_names)}
     words |= {"seq": sql.SQL(""), "number": sql.SQL("")}
     if not relations.table.is_keyed:
         words |= {"seq": sql.SQL(", seq"), "number": sql.SQL(NUMBER).format(anchor=names(relations.anchor))}
     inserted = _run(cursor, INSERT_FIRST, words, {"import_id": found.import_id, "year": year})
-    if stands_apart:
-        partition.finish(cursor, relations, year)
     if inserted:
         cursor.execute("select set_config('default_statistics_target', %s, true)", [FIRST_STATISTICS])
         cursor.execute(sql.SQL("analyze {}").format(relations.partition(year)))

@@ -1,4 +1,4 @@
-"""DDL: a live table comes into being, gets a new column or index, and is never reshaped silently.
+"""DDL: a live table comes into being, gets a new partition or a new column, and is never reshaped silently.
 
 Each change is a short transaction of its own with a lock time-out, before staging, tried again for a while, so that a reader who
 holds the table open delays us and not the readers behind us. A column that has another type, a missing or extra NOT NULL column, or
@@ -53,10 +53,7 @@ class LiveColumn:
 
 
 def ensure_live(engine: Engine, table: Table, tax_year: int) -> None:
-    """Create or extend the live table, its indexes and its history table.
-
-    The partition of the tax year comes with its first publish, unless something of a user's wants it to be there before
-    (:mod:`pipeline.load.partition`).
+    """Create or extend the live table, its partition of the tax year, its indexes and its history table.
 
     Raises:
         ShapeError: the live table differs in a way that is not changed silently; nothing was changed.
@@ -82,8 +79,7 @@ def _ensure_live(engine: Engine, relations: Relations, tax_year: int) -> None:
         else:
             _check_shape(cursor, relations, live)
             _add_columns(cursor, relations, live)
-        if not partition.is_plain(cursor, relations) and partition.is_missing(cursor, relations, tax_year):
-            partition.create(cursor, relations, tax_year)
+        partition.create(cursor, relations, tax_year)
         _create_indexes(cursor, relations)
 
 

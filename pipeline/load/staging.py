@@ -147,8 +147,15 @@ def _batches(
 
     wanted = [*columns, "line"]
     with pq.ParquetFile(parquet, buffer_size=READ_BYTES) as file:
-        rows = min(most.rows, _rows_within(most.batch_bytes, file, wanted))
-        yield from map(with_part, read_ahead(file.iter_batches(batch_size=rows, columns=wanted, use_threads=False)))
+        yield from map(with_part, read_ahead(_pieces(file, wanted, min(most.rows, _rows_within(most.batch_bytes, file, wanted)))))
+
+
+def _pieces(file: pq.ParquetFile, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches of at most so many rows, none of two row groups: both would be held for it."""
+    for group in range(file.num_row_groups):
+        of_group = file.metadata.row_group(group).num_rows
+        size = -(-of_group // -(-of_group // rows)) if of_group else 1
+        yield from file.iter_batches(batch_size=size, row_groups=[group], columns=columns, use_threads=False)
 
 
 def _rows_within(batch_bytes: int, file: pq.ParquetFile, columns: Sequence[str]) -> int:

@@ -210,7 +210,6 @@ def test_trigram_index_is_built_where_the_extension_is_and_serves_a_search(open_
         ensure_live(world.engine, SEARCHED, 2025)
         ensure_live(world.engine, SEARCHED, 2025)
         assert preflight(world.engine, [SEARCHED_SOURCE]) == []
-        world.publish("a", [("1", "ANN", None)], [("1", "POOL")])
         with transaction(world.engine) as cursor:
             cursor.execute("set local enable_seqscan = off")
             cursor.execute("explain select * from county.owner where name like '%MAIN ST%'")

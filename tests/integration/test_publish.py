@@ -10,7 +10,8 @@ from county import FEATURE, ORIGIN, OWNER
 
 from pipeline.catalog.model import Gate
 from pipeline.database.engine import transaction
-from pipeline.errors import GateRefused, ReleaseHeld, RollbackRefused, StagingStale
+from pipeline.errors import AccountingError, GateRefused, ReleaseHeld, RollbackRefused, StagingStale
+from pipeline.load.checkpoints import Origin
 
 A = [("1", "ANN", Decimal("10.00")), ("2", "BOB", Decimal("20.00")), ("3", None, None)]
 B = [("1", "ANN", Decimal("11.00")), ("3", None, None), ("4", "DAN", Decimal("40.00"))]
@@ -267,3 +268,23 @@ def test_column_that_the_user_added_and_postgresql_computes_survives_a_rollback(
     world.publish("b", B, POOLS)
     world.loads.rollback_import(2)
     assert world.rows("select * from county.owner order by acct") == before
+
+
+def test_row_that_somebody_removes_between_staging_and_publish_is_missed(world):
+    world.publish("a", A, POOLS)
+    key = world.key("b")
+    world.stage(key, OWNER, [A], origin=Origin("b-owner", "t1", "c1"))
+    world.stage(key, FEATURE, [POOLS], origin=Origin("b-feature", "t1", "c1"))
+    world.loads.check_release(key, world.county)
+    with transaction(world.engine) as cursor:
+        cursor.execute("delete from county.owner where acct = (select min(acct) from county.owner)")
+    with pytest.raises(AccountingError, match="-1 are gone and 0 were deleted"):
+        world.loads.publish(key, world.county)
+
+
+def test_refresh_finds_the_hash_of_a_live_row_in_its_primary_key(world):
+    world.publish("a", A, POOLS)
+    keys = world.rows("select indexdef from pg_indexes where indexname in ('owner_2025_pkey', 'feature_2025_pkey') order by indexname")
+    assert [key.split(" USING btree ")[1] for (key,) in keys] == [
+        "(tax_year, acct, seq) INCLUDE (row_hash)", "(tax_year, acct) INCLUDE (row_hash)",
+    ]
