@@ -136,6 +136,7 @@ class LoadManager:
             why = other_origins(cursor, relations.import_id, table.name, origin)
             cleared = staging.clear_other_origins(cursor, relations, origin)
         if cleared:
+            why = why or "its rows are not those of its checkpoints"
             self.on_event("load.parts_taken_back", {"table": table.qualified, "parts": cleared, "why": why})
         return cleared
 
