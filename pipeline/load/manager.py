@@ -144,6 +144,7 @@ class LoadManager:
             if table.name not in {settled.table for settled in staging.staged_tables(cursor, relations.import_id)}:
                 damaged = damage.take_back(cursor, relations)
         if cleared:
+            why = why or "its rows are not those of its checkpoints"
             self.on_event("load.parts_taken_back", {"table": table.qualified, "parts": cleared, "why": why})
         self._tell_damaged(table, damaged)
         return cleared + len(damaged)
