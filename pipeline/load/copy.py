@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
@@ -36,15 +37,20 @@ class CsvStream(io.RawIOBase):
         self._texts = one_ahead(self._format, self._counted(batches))
         self._buffer = memoryview(b"")
         self.rows = 0
+        self.failure: Exception | None = None
 
     def readable(self) -> bool:
         """True: this is a stream to read from."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes; b"" at the end."""
+        """Up to ``size`` bytes; b"" at the end. What the batches raise is kept: COPY would tell of a cancelled statement instead."""
         while not self._buffer:
-            text = next(self._texts, None)
+            try:
+                text = next(self._texts, None)
+            except Exception as error:
+                self.failure = error
+                raise
             if text is None:
                 return b""
             self._buffer = memoryview(text)
@@ -91,10 +97,16 @@ def copy_rows(cursor: Cursor, target: sql.Composable, columns: Sequence[str], ba
 
     Raises:
         psycopg2.Error: the server refused a value; nothing of this COPY stays.
+        Exception: what the batches raised, as it was.
     """
     statement = sql.SQL("copy {} ({}) from stdin with (format csv, delimiter {})").format(target, names(columns), sql.Literal(DELIMITER))
     with CsvStream(batches, columns) as stream:
-        cursor.copy_expert(statement, stream, 1 << 18)
+        try:
+            cursor.copy_expert(statement, stream, 1 << 18)
+        except psycopg2.Error:
+            if stream.failure:
+                raise stream.failure from None
+            raise
         if cursor.rowcount != stream.rows:
             raise AssertionError(f"COPY took {cursor.rowcount} rows of {stream.rows}")
         return stream.rows

@@ -118,3 +118,13 @@ def test_every_type_comes_out_as_it_went_in_up_to_its_bounds(engine, rows, batch
 def test_nul_is_refused_by_the_server_and_nothing_of_its_copy_stays(engine):
     with pytest.raises(psycopg2.DataError):
         through(engine, [TEXT], [("good",), ("a\0b",)], 10)
+
+
+def test_rows_that_cannot_be_read_end_copy_with_their_own_error(engine):
+    def batches():
+        yield pa.record_batch({"a": ["good"]})
+        raise OSError("the disk gave up")
+
+    with pytest.raises(OSError, match="the disk gave up"), transaction(engine) as cursor:
+        cursor.execute("create temporary table target (a text) on commit drop")
+        copy_rows(cursor, sql.Identifier("target"), ["a"], batches())
