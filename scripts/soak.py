@@ -33,7 +33,7 @@ sys.path[:0] = [entry for entry in (str(SCRIPTS), str(SCRIPTS.parent)) if entry 
 
 import soak_invariants as invariants  # noqa: E402
 from soak_county import SOURCE, YEAR  # noqa: E402
-from soak_faults import FAULTS, LUIGI, Attempt, Fault  # noqa: E402
+from soak_faults import FAULTS, LUIGI, Attempt, Fault, go_on  # noqa: E402
 from soak_ground import County, Ground, ground, living_children  # noqa: E402
 from soak_process import Place, Process  # noqa: E402
 
@@ -162,7 +162,9 @@ class Run:
                 self.frozen.append(process)
             else:
                 self._end(process, fault, line)
-        self.told.faults.append(f"{fault.name} at {place}{'' if done else ' (not reached)' if stopped is None else ' (without effect)'}")
+        # A condition has held for the whole attempt, wherever that ended.
+        effect = "" if done or fault.at is go_on else " (not reached)" if stopped is None else " (without effect)"
+        self.told.faults.append(f"{fault.name} at {place}{effect}")
         self.ground.until_up()
         self._check_published({self.told.journey.before, self.told.journey.goal})
 
