@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 import psycopg2
 from psycopg2 import errors
 from sqlalchemy import URL, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -222,7 +222,11 @@ def _checked_out(engine: Engine) -> PoolProxiedConnection:
 def _rested(engine: Engine) -> PoolProxiedConnection:
     """A connection of the pool that answers: the server may have ended one that rested, or its link may have gone silent."""
     while True:
-        pooled = engine.raw_connection()
+        try:
+            pooled = engine.raw_connection()
+        except DBAPIError as error:
+            # An engine's first connection is asked for the server's version, in SQLAlchemy's name.
+            raise error.orig or error from error
         if pooled.info.setdefault(FRESH, True):
             pooled.info[FRESH] = False
             return pooled

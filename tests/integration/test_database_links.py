@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import plain_role
@@ -80,6 +81,17 @@ def test_session_that_was_ended_while_it_rested_is_replaced_unnoticed(database_u
     end(database_url, ours)
     assert backend(engine) != ours
     engine.dispose()
+
+
+@pytest.mark.fault(59)
+@pytest.mark.parametrize("reconnect_s", [0, 5])
+def test_link_lost_while_an_engine_asks_for_the_servers_version_is_one_that_was_not_made(database_url, proxy, reconnect_s):
+    engine = make_engine(proxy.url(database_url), limits=DatabaseLimits(connect_s=2, reconnect_s=reconnect_s))
+    proxy.cut_at = b"select pg_catalog.version()"
+    with nullcontext() if reconnect_s else pytest.raises(DatabaseUnavailable):
+        assert backend(engine)
+    engine.dispose()
+    assert not proxy.cut_at
 
 
 def test_limits_are_the_servers_and_options_of_the_users_own_stand(database_url):

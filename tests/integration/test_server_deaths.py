@@ -29,7 +29,7 @@ from pipeline.load.manager import LoadManager
 A = [(f"{number:05}", "ANN", None) for number in range(1500)]
 B = [*[(acct, "EVE", None) for acct, _, _ in A[:200]], *A[210:], ("99999", "NEW", None)]
 POOLS = [(f"{number:05}", "POOL") for number in range(300)]
-SPAS = [*POOLS[5:], ("00001", "SPA"), ("00001", "SPA")]
+SPAS = [*POOLS[3:], ("00001", "SPA"), ("00001", "SPA")]
 
 
 class Server:
