@@ -93,8 +93,6 @@ def run_command(
 
     if year and not source:
         raise ConfigurationError("--year without --source", "a source for the year", "add --source")
-    if accept is not None and not (source and accept.strip()):
-        raise ConfigurationError("--accept without --source, or without a reason", "whose release is accepted, and why", "add them")
     orchestrator = ETLOrchestrator()
     config: dict[str, object] = {
         "source": source, "year": year, "workers": workers, "local_scheduler": local_scheduler, "timeout_s": timeout,

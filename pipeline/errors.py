@@ -60,7 +60,7 @@ class CatalogError(PipelineError):
 
 
 class AccountingError(PipelineError):
-    """Rows read are not rows written + quarantined + duplicate + filtered: a defect of this program."""
+    """Rows do not add up: those read and what became of them (a defect of this program), or those staged and those live."""
 
     code = "E_ACCOUNTING"
 

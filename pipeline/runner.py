@@ -29,7 +29,7 @@ from pipeline import configuration, scheduler, services
 from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
-from pipeline.errors import DatabaseUnavailable, FencedOut, Interrupted, PipelineError, TransientError
+from pipeline.errors import ConfigurationError, DatabaseUnavailable, FencedOut, Interrupted, PipelineError, TransientError
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
 from pipeline.load import upkeep
@@ -101,6 +101,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
         PipelineError: the run could not begin (locked, no database, no scheduler, wrong configuration); its ``exit_code`` is
             the process's.
     """
+    if request.accept is not None and not (request.source and request.accept.strip()):
+        raise ConfigurationError("accept without a source, or without a reason", "whose release is accepted, and why", "add them")
     syncs = chosen_syncs(request.source, request.year)
     request = replace(request, tables=chosen_tables(request.source, syncs, request.tables, request.archives))
     url = server_url(settings.database_url, settings.state)
@@ -135,7 +137,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
 
 def _accept(engine: Engine, settings: Settings, request: RunRequest, tokens: Mapping[str, int]) -> list[str]:
     """Let through what the gate refused of a source before this run, the newest of each tax year; what it refuses in this run is held."""
-    if request.accept is None or request.source is None:
+    if request.accept is None or request.source is None:  # run() has seen that they come together
         return []
     with transaction(engine) as cursor:
         refused = ledger.refused_by_gate(cursor, request.source, request.year)

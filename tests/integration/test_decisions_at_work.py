@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from pipeline import cli
+from pipeline import cli, runner
 from pipeline.database import runs
-from pipeline.errors import FencedOut, RunLocked
+from pipeline.errors import ConfigurationError, FencedOut, RunLocked
 
 A = [("1", "ANN", None), ("2", "BOB", None)]
 B = [("1", "EVE", None), ("3", "NEW", None)]
@@ -58,3 +58,10 @@ def test_run_that_was_taken_over_by_a_rollback_cannot_publish_any_more(world, co
     with pytest.raises(FencedOut):
         world.publish("c", B, [])
     assert world.hashes() == before
+
+
+@pytest.mark.parametrize("request_of", [{"accept": "looked at"}, {"accept": " ", "source": "county"}, {"accept": "", "source": "county"}])
+def test_acceptance_without_a_source_or_a_reason_is_refused_before_anything_is_done(request_of):
+    """From Python as from the command line: it would have been dropped without a word."""
+    with pytest.raises(ConfigurationError, match="whose release is accepted, and why"):
+        runner.run(SimpleNamespace(), runner.RunRequest(**request_of))
