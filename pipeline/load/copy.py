@@ -1,4 +1,4 @@
-r"""COPY of Arrow rows into a table: formatted column-wise, streamed batch by batch, memory bounded by two batches.
+r"""COPY of Arrow rows into a table: formatted column-wise, streamed batch by batch, memory bounded by a few of them.
 
 The form is CSV as pyarrow writes it. A NULL is an empty field without quotes, so that ``\N`` and ``\.`` are texts like any other.
 Fields are parted by a character that no text of this world has, and most batches then need no quotes, which PostgreSQL reads a sixth

@@ -125,7 +125,9 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
 
 def _not_live(cursor: Cursor, found: Import, relations: Relations, part: int) -> pa.Int64Array:
     first = sql.Identifier(relations.anchor[0])
-    cursor.execute(sql.SQL("select min({0}), max({0}) from {1} where part = %s").format(first, relations.keys), [part])
+    is_boolean = relations.table.column(relations.anchor[0]).type.kind == "boolean"
+    bounds = sql.SQL("bool_and({0}), bool_or({0})" if is_boolean else "min({0}), max({0})").format(first)
+    cursor.execute(sql.SQL("select {} from {} where part = %s").format(bounds, relations.keys), [part])
     least, most = cursor.fetchone() or (None, None)
     cursor.execute(IN_ONE_SCAN)
     cursor.execute(

@@ -1,11 +1,14 @@
 """Staging: a part and its checkpoint are one commit; whoever lost the right to write cannot."""
 
+import dataclasses
+import datetime as dt
 import threading
 from decimal import Decimal
 
 import pytest
 from county import FEATURE, ORIGIN, OWNER
 
+from pipeline.catalog.model import Column, ColumnType
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.errors import AccountingError, DatabaseUnavailable, FencedOut, StagingStale
@@ -184,3 +187,23 @@ def test_values_nulled_and_changed_are_counted_over_all_parts_into_the_ledger(wo
         stage(world, key, folder)
     settled = world.settle(key, OWNER, parts=2, records=4)
     assert (settled.nulled, settled.changed) == ({"value:declared": 2, "name:0": 2, "name:1": 2}, {"name:truncated": 7})
+
+
+@pytest.mark.parametrize("kind", ["boolean", "date", "bigint", "numeric(9,2)"])
+def test_key_of_any_type_tells_which_rows_are_live(world, kind):
+    """A part is compared with its own stretch of the keys: from its smallest to its largest."""
+    type_ = ColumnType("numeric", 9, 2) if kind.startswith("numeric") else ColumnType(kind)
+    days, numbers = [dt.date(2025, 1, 1), dt.date(2025, 1, 2)], [Decimal(1), Decimal(2)]
+    first = {"boolean": [False, True], "date": days, "bigint": [1, 2]}.get(kind, numbers)
+    table = dataclasses.replace(OWNER, key=("first", "acct"), columns=(Column("first", type_, "first", required=True), *OWNER.columns))
+    world.declare(table)
+    for release, name in (("a", "ANN"), ("b", "EVE")):
+        key = world.key(release)
+        rows = [(first[0], "1", "ANN", None), (first[1], "1", name, None)]
+        world.stage(key, table, [rows[:1], rows[1:]], origin=Origin(release, "t1", "c1"))
+        world.stage(key, FEATURE, [[("1", "POOL")]], origin=Origin(release, "t1", "c1"))
+        if release == "b":
+            assert world.rows("select name from etl_staging.i2_owner_rows") == [("EVE",)]
+        world.loads.check_release(key, world.county)
+        world.loads.publish(key, world.county)
+    assert sorted(name for (name,) in world.rows("select name from county.owner")) == ["ANN", "EVE"]
