@@ -286,7 +286,7 @@ def translated() -> Iterator[None]:
     Raises:
         DatabaseUnavailable: of the moment: link, disk, lock, deadlock, time-out.
         ConfigurationError: of the set-up: no privilege, a read-only server, a schema that may not be made.
-        ShapeError: of a trigger or foreign key that is not ours.
+        ShapeError: of a trigger or foreign key that is not ours, or a value that no index takes.
     """
     try:
         yield
@@ -323,6 +323,9 @@ def _sorted_out(error: psycopg2.Error) -> PipelineError | None:
     if isinstance(error, (errors.ForeignKeyViolation, errors.RaiseException)) and error.diag.schema_name != "etl":
         todo = "mend or drop it (ON DELETE CASCADE, SET NULL, or DEFERRABLE where that fits), and run again"
         return ShapeError(seen, "triggers and foreign keys on live tables that let a release through", todo)
+    if isinstance(error, errors.ProgramLimitExceeded):
+        todo = "say maxlength of the columns of that index in the schema file, so that such rows are quarantined, or drop the index"
+        return ShapeError(seen, "values that an index or a row of PostgreSQL takes", todo)
     if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
         todo = "see that it runs and has disk and connections left; the next run goes on from the last committed part"
         return DatabaseUnavailable(seen, "a server that answers and accepts the work", todo)

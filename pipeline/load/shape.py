@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = "80ms"
 TRIES = 40
 LONGEST_PAUSE_S = 3.0
+#: Bytes of text in a key: an index of PostgreSQL takes 2,704 in all, and a row that it refuses would keep its release from being published.
+LONGEST_KEY = 2500
 
 #: What the pipeline adds to every live row, with types.
 OWN_TYPES = {"import_id": "bigint", "row_hash": "uuid"}
@@ -86,20 +88,30 @@ def _ensure_live(engine: Engine, relations: Relations, tax_year: int) -> None:
 def create_staging(cursor: Cursor, relations: Relations, *, is_first: bool) -> None:
     """Create the two unlogged staging tables of an import, if they are not there.
 
-    Of a first import of a tax year every row is staged whole, and the narrow table is a view of the other.
+    Of a first import of a tax year every row is staged whole, and the narrow table is a view of the other. A key that no index takes is
+    refused here, where its row can still be quarantined.
     """
     columns = [_definition(column) for column in relations.table.columns]
-    own = sql.SQL("part integer not null, line bigint not null, {}, row_hash uuid not null")
+    fits = _key_fits(relations)
+    own = sql.SQL("part integer not null, line bigint not null, {}, row_hash uuid not null{}")
     unlogged = sql.SQL("create unlogged table if not exists {} ({})")
-    cursor.execute(unlogged.format(relations.rows, own.format(comma(columns))))
+    cursor.execute(unlogged.format(relations.rows, own.format(comma(columns), fits)))
     if not is_first:
         anchor = [_definition(relations.table.column(name)) for name in relations.anchor]
-        cursor.execute(unlogged.format(relations.keys, own.format(comma(anchor))))
+        cursor.execute(unlogged.format(relations.keys, own.format(comma(anchor), fits)))
         return
     cursor.execute("select to_regclass(%s) is null", [relations.keys.as_string(cursor)])
     if (cursor.fetchone() or (False,))[0]:
         narrow = names(("part", "line", *relations.anchor, "row_hash"))
         cursor.execute(sql.SQL("create view {} as select {} from {}").format(relations.keys, narrow, relations.rows))
+
+
+def _key_fits(relations: Relations) -> sql.Composed:
+    texts = [name for name in relations.anchor if relations.table.column(name).type.kind == "text"]
+    if not texts:
+        return sql.Composed([])
+    lengths = sql.SQL(" + ").join(sql.SQL("octet_length({})").format(sql.Identifier(name)) for name in texts)
+    return sql.SQL(", constraint key_fits_its_index check ({} <= {})").format(lengths, sql.Literal(LONGEST_KEY))
 
 
 def _live_columns(cursor: Cursor, relations: Relations) -> dict[str, LiveColumn]:

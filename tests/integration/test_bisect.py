@@ -1,5 +1,7 @@
 """Rows that PostgreSQL itself refuses: each is quarantined with the server's words, and nothing else of its part is lost."""
 
+import random
+import string
 from decimal import Decimal
 
 import psycopg2
@@ -10,6 +12,7 @@ from pipeline.database.engine import transaction
 from pipeline.errors import PartRefused
 from pipeline.handoff import RawLine
 from pipeline.load.bisect import MOST_REFUSED
+from pipeline.load.shape import LONGEST_KEY
 
 ROWS = [(f"{number:03}", f"OWNER {number}", Decimal(number)) for number in range(1, 38)]
 
@@ -96,6 +99,26 @@ def test_figures_are_those_of_the_rows_that_were_accepted(world, key):
     world.loads.check_release(key, world.county)
     kept = world.rows("select column_name, rows, total, codes from etl.table_figure where table_name = 'owner' order by 1")
     assert kept[1:] == [("name", 32, None, {"ACCEPTED": 32}), ("value", 32, sum(range(6, 38)), None)]
+
+
+@pytest.mark.fault(43)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "refresh"])
+def test_key_that_no_index_takes_is_quarantined_and_the_release_published(world, is_first):
+    if not is_first:
+        world.publish("a", ROWS[:30], [("001", "POOL")])
+    key = world.key("b")
+    long = "".join(random.Random(1).choices(string.ascii_letters, k=LONGEST_KEY + 1))
+    for table, rows in ((OWNER, [*ROWS, (long, "ANN", None), (long[1:], "ANN", None)]), (FEATURE, [("001", "POOL"), (long, "SPA")])):
+        world.loads.open_import(key, table)
+        assert stage(world, key, rows, table).quarantined == 1
+        world.settle(key, table, parts=1, records=len(rows))
+    world.loads.check_release(key, world.county)
+    world.loads.publish(key, world.county)
+    assert world.rows("select count(*), max(length(acct)) from county.owner") == [(38, LONGEST_KEY)]
+    assert world.rows("select count(*) from county.feature") == [(1,)]
+    kept = world.rows("select table_name, line, reasons->'*'->>0 from etl.quarantine order by 1")
+    assert [row[:2] for row in kept] == [("feature", 2), ("owner", 38)]
+    assert all("key_fits_its_index" in message for _, _, message in kept)
 
 
 def test_part_that_is_refused_nearly_whole_fails_and_leaves_nothing(world, key):

@@ -1,11 +1,14 @@
 """Constraints of the user's own on live tables: what they refuse is told by constraint and rows, and nothing changes."""
 
 import dataclasses
+import random
+import string
 
 import psycopg2
 import pytest
 from county import FEATURE, OWNER
 
+from pipeline.catalog.model import Index
 from pipeline.database.engine import transaction
 from pipeline.errors import ShapeError
 from pipeline.load.preflight import dependents
@@ -20,9 +23,9 @@ def alter(world, statement):
         cursor.execute(statement)
 
 
-def checked(world, release, owners):
+def checked(world, release, owners, table=OWNER):
     key = world.key(release)
-    world.stage(key, OWNER, [owners])
+    world.stage(key, table, [owners])
     world.stage(key, FEATURE, [[("001", "POOL")]])
     world.loads.check_release(key, world.county)
     return key
@@ -68,6 +71,17 @@ def test_key_that_names_a_person_is_not_told(world):
     alter(world, "alter table county.owner add constraint long_names check (length(name) > 5)")
     with pytest.raises(ShapeError, match="refuses 5 rows of the release [(]SQLSTATE"):
         world.loads.publish(checked(world, "b", CHANGED), world.county)
+
+
+@pytest.mark.fault(43)
+def test_value_that_no_index_takes_stops_the_publish_and_is_no_weakness_of_the_server(world):
+    """A nightly run would have tried it again for ever, as something that may pass."""
+    long = "".join(random.Random(1).choices(string.ascii_letters, k=6000))
+    key = checked(world, "a", [*ROWS, ("999", long, None)], dataclasses.replace(OWNER, indexes=(Index(("name",)),)))
+    with pytest.raises(ShapeError, match=r'exceeds .* for index "owner_2025_.*name_idx".*maxlength') as refused:
+        world.loads.publish(key, world.county)
+    assert long[:20] not in str(refused.value)
+    assert world.rows("select count(*) from county.owner") == [(0,)]
 
 
 def test_constraint_of_our_own_that_is_broken_stays_a_defect(world):
