@@ -19,4 +19,4 @@ def report(import_id: int, table: str | None, as_json: bool) -> None:
 
     settings = process_settings()
     found = read_report(open_database(settings.database_url, settings.state, settings.database_limits), import_id, table)
-    click.echo(json.dumps(found.document(), default=str, indent=1) if as_json else "\n".join(found.lines()))
+    click.echo(json.dumps(found.document(), indent=1) if as_json else "\n".join(found.lines()))

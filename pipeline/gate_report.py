@@ -6,6 +6,7 @@ No value of a personal column is in it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -53,8 +54,10 @@ class GateReport:
     columns: list[dict[str, Any]]
 
     def document(self) -> dict[str, Any]:
-        """The report for a program."""
-        return {"import": dict(self.of), "checks": self.checks, "decisions": self.decisions, "columns": self.columns}
+        """The report for a program, as JSON takes it: figures are numbers, instants text."""
+        whole = {"import": dict(self.of), "checks": self.checks, "decisions": self.decisions, "columns": self.columns}
+        document: dict[str, Any] = json.loads(json.dumps(whole, default=_plain))
+        return document
 
     def lines(self) -> Iterator[str]:
         """The report as text: of the columns those that are not what they were."""
@@ -105,6 +108,13 @@ def verdict(check: Mapping[str, Any]) -> str:
     if check["passed"]:
         return "passed"
     return "FAILED" if check["severity"] == "error" else "warning"
+
+
+def _plain(value: object) -> int | float | str:
+    """A whole number exactly, also beyond what a float holds; another one to a float's 15 digits."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
 
 
 def _about(decided: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from pipeline import configuration, scheduler, services
 from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.database.server import open_database, server_url
-from pipeline.errors import DatabaseUnavailable, Interrupted, PipelineError, TransientError
+from pipeline.errors import DatabaseUnavailable, FencedOut, Interrupted, PipelineError, TransientError
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
 from pipeline.load import upkeep
@@ -124,7 +124,7 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
             environment = _environment(settings, url.render_as_string(hide_password=False), run_id, locks.tokens)
             with progress_bars(configuration.progress_folder(settings.state, run_id)):
                 code = _run_luigi(_arguments(request, scheduler_url), environment, log, request.timeout_s, locks.still_held)
-            return replace(_conclude(engine, settings, request, run_id, syncs, code, log), notes=tuple(notes))
+            return replace(_conclude(engine, settings, request, run_id, syncs, code, log, locks.tokens), notes=tuple(notes))
     except PipelineError as error:
         runs.finish_run(engine, run_id, "failed", error.exit_code, str(error))
         raise
@@ -147,15 +147,16 @@ def _accept(engine: Engine, settings: Settings, request: RunRequest, tokens: Map
 
 
 def _conclude(
-    engine: Engine, settings: Settings, request: RunRequest, run_id: int, syncs: list[tuple[str, int]], luigi_code: int, log: Path
-) -> RunOutcome:
+    engine: Engine, settings: Settings, request: RunRequest, run_id: int, syncs: list[tuple[str, int]], luigi_code: int, log: Path,
+    tokens: Mapping[str, int],
+) -> RunOutcome:  # fmt: skip
     failures = runs.failed_attempts(engine, run_id)
     outcomes = tuple(outcome_of(engine, settings, source, year, request.as_of, run_id, failures, request.tables) for source, year in syncs)
     exit_code, outcome, message = run_outcome(outcomes, failures, luigi_code)
     for sync in outcomes:
         # Of a release that was imported in part, what the other tables were made of is still what is live.
         if sync.exit_code == 0 and not request.tables:
-            _tidy(engine, settings, sync)
+            _tidy(engine, settings, sync, tokens[sync.source])
     _prune(engine, settings, sorted({source for source, _ in syncs}))
     runs.finish_run(engine, run_id, outcome, exit_code, message)
     return RunOutcome(run_id, exit_code, outcome, message, outcomes, log)
@@ -166,17 +167,19 @@ def _started_luigid(settings: Settings) -> str | None:
     return next((service.url for service in services.running(settings.state) if service.name == "luigid"), None)
 
 
-def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome) -> None:
+def _tidy(engine: Engine, settings: Settings, sync: SyncOutcome, token: int) -> None:
     """What the offered release has made obsolete goes; that it cannot go is no reason for a run to have failed."""
     try:
         with transaction(engine) as cursor:
+            # What a run that has taken over is staging is not obsolete.
+            ledger.check_fence(cursor, sync.source, token)
             ledger.lock_source_year(cursor, sync.source, sync.year)
             ledger.abandon_staging(cursor, sync.source, sync.year, "what is offered is current without it")
         keep = Retention(settings.kept_archives, settings.kept_members)
         cuts = cuts_of(find_source(sync.source), sync.year, settings.part_bytes)
         if freed := sweep(engine, settings.state, sync.source, sync.year, keep=keep, cuts=cuts):
             log_event("run.swept", {"source": sync.source, "year": sync.year, "bytes": freed})
-    except (OSError, DatabaseUnavailable) as error:
+    except (OSError, DatabaseUnavailable, FencedOut) as error:
         logger.warning("run.not_swept source=%s year=%s error=%s", sync.source, sync.year, ascii(str(error)))
 
 

@@ -2,7 +2,7 @@
 
 ``[load] batch_rows`` is how many rows are formatted and sent at a time, ``[extract] part_bytes`` how much of a member is staged in one
 transaction. Every point is a first load into a database of its own, as a multiple of the floor that is taken right
-after it, and the peak memory of the process.
+after it, and the peak memory of the process. ``[load] max_memory_mb`` is out of the way, or it would make all large batches one size.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench_load_work import BATCH_ROWS, load
 
 BATCHES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 PARTS_MB = (4, 16, 64, 128)
+NO_LIMIT_MB = 100_000
 
 
 def curve(csv: Path, rows: int) -> dict[str, float]:
@@ -32,6 +33,6 @@ def _point(csv: Path, rows: int, batch_rows: int, part_bytes: int) -> tuple[floa
     place = release(rows, part_bytes=part_bytes)
     with new_database() as database:
         database.settle()
-        found = load(database.address, place, "sweep", batch_rows)
+        found = load(database.address, place, "sweep", batch_rows, NO_LIMIT_MB)
         floor_s = database.copied_by_psql(Made.read(place).table, csv)
     return found["published_s"] / floor_s, found["peak_mb"]

@@ -23,11 +23,14 @@ from pipeline.errors import GateRefused
 from pipeline.load.manager import LoadManager
 
 BATCH_ROWS = 20_000
+MAX_MEMORY_MB = 350
 
 
-def load(url: str, place: Path, name: str, batch_rows: int = BATCH_ROWS) -> dict[str, float]:
+def load(
+    url: str, place: Path, name: str, batch_rows: int = BATCH_ROWS, max_memory_mb: int = MAX_MEMORY_MB
+) -> dict[str, float]:
     """Load a release under a name in a process of its own; ``published_s``, ``whole_s``, ``peak_mb``, rows written and more."""
-    with Worker(__file__, "load", url, str(place), name, str(batch_rows)) as child:
+    with Worker(__file__, "load", url, str(place), name, str(batch_rows), str(max_memory_mb)) as child:
         return child.run()
 
 
@@ -53,13 +56,17 @@ class _Clock:
         return time.perf_counter() - self._started
 
 
-def work_load(url: str, place: str | Path, name: str, batch_rows: str | int) -> Mapping[str, float]:
+def work_load(
+    url: str, place: str | Path, name: str, batch_rows: str | int, max_memory_mb: str | int = MAX_MEMORY_MB
+) -> Mapping[str, float]:
     """Load a release, in this process."""
     made = Made.read(Path(place))
     key, origin, table = made.key(name), made.origin(name), made.table
     clock = _Clock()
     engine = make_engine(url)
-    loads = LoadManager(engine, profile=made.source.profile, batch_rows=int(batch_rows), on_event=clock)
+    loads = LoadManager(
+        engine, profile=made.source.profile, batch_rows=int(batch_rows), max_memory_mb=int(max_memory_mb), on_event=clock
+    )
     opened = loads.open_import(key, table)
     loads.expect_parts(key, table, origin)
     for folder in made.parts:

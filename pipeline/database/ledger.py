@@ -8,7 +8,7 @@ after B, its first import is superseded and does not count; a new one is opened.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from psycopg2 import sql
 from psycopg2.extras import Json
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STAGING_SCHEMA = "etl_staging"
 #: Raise it when the staging tables, or what stands in them, take another form: what an older program staged is then staged anew.
 STAGING_REVISION = 2
+RowLock = Literal["", "for share", "for update"]
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def current(cursor: Cursor, source: str, tax_year: int) -> Import | None:
     return _import(cursor)
 
 
-def by_id(cursor: Cursor, import_id: int, *, lock: str = "") -> Import | None:
-    """The import of that number; ``lock`` is ``for share``, ``for update`` or nothing."""
+def by_id(cursor: Cursor, import_id: int, *, lock: RowLock = "") -> Import | None:
+    """The import of that number, its row locked like that."""
     cursor.execute(f"select {COLUMNS} from etl.import where import_id = %s {lock}", [import_id])
     return _import(cursor)
 
@@ -100,7 +101,7 @@ def why_stale(found: Import, base: Import | None) -> str | None:
     return None
 
 
-def require_open(cursor: Cursor, key: ImportKey, *, lock: str = "for share") -> Import:
+def require_open(cursor: Cursor, key: ImportKey, *, lock: RowLock = "for share") -> Import:
     """The open import of this identity, kept open and current-based until the transaction ends.
 
     Who stages takes it ``for share``, beside others; who publishes or refuses takes :func:`lock_source_year` first and then

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: The table name under which a program of the user's own keeps its running count.
 OWN_PROGRESS = "*"
+REPLACE = "do update set rows_read = excluded.rows_read, rows_staged = excluded.rows_staged, staged_at = excluded.staged_at"
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,11 @@ def write_checkpoint(cursor: Cursor, import_id: int, records: int, checkpoint: C
         first one's end.
     """
     mark = checkpoint or Checkpoint(OWN_PROGRESS, 0, Origin("", "", ""), records, 0, 0, 0, {}, {}, 0.0)
-    replace = "do update set rows_read = excluded.rows_read, rows_staged = excluded.rows_staged, staged_at = excluded.staged_at"
     cursor.execute(
         f"""insert into etl.checkpoint (import_id, rows_read, table_name, part, member_sha256, recipe, cut, rows_staged, quarantined,
                                         duplicate, filtered, nulled, changed, seconds, figures)
             values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-            on conflict (import_id, table_name, part) {"do nothing" if checkpoint else replace}""",
+            on conflict (import_id, table_name, part) {"do nothing" if checkpoint else REPLACE}""",
         [
             import_id, records, mark.table, mark.part, *astuple(mark.origin), mark.rows_staged, mark.quarantined, mark.duplicate,
             mark.filtered, Json(dict(mark.nulled)), Json(dict(mark.changed)), mark.seconds,

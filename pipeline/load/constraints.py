@@ -91,7 +91,9 @@ def _breaking(cursor: Cursor, key: ImportKey, source: Source, table: str, expres
     relations = Relations(declared, found.import_id)
     key_text = sql.SQL("concat_ws(' ', {})").format(comma(map(sql.Identifier, relations.anchor)))
     with next_views(cursor, found, source, staged) as views:
-        statement = sql.SQL(BREAKING).format(key=key_text, view=views[table], expression=sql.SQL(expression))
+        # A "%" in it is LIKE's, and no place of psycopg2's.
+        literal = sql.SQL(expression.replace("%", "%%"))
+        statement = sql.SQL(BREAKING).format(key=key_text, view=views[table], expression=literal)
         cursor.execute("savepoint look")
         try:
             cursor.execute(statement, [NAMED_ROWS])

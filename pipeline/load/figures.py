@@ -2,7 +2,8 @@
 
 Every part brings the figures of its rows, taken while they were written; those of a table are their sums, so that no row is read
 again, neither of the import nor of the one before it, whose figures are in the ledger. Where parts have none, or more than one row in
-a thousand gave way to another of its key when the table was settled, they are counted in the database.
+a thousand of those that they measured does not stand (it gave way to another of its key, or PostgreSQL refused it), they are counted in
+the database.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from psycopg2.extras import Json, execute_values
 from pipeline.catalog.model import Column, Table
 from pipeline.catalog.recipe import column_recipe
 from pipeline.database.ledger import Import
+from pipeline.load import bisect
 from pipeline.load.next_state import next_rows
 from pipeline.load.relations import Relations, comma
 from pipeline.load.staging import StagedTable
@@ -113,7 +115,8 @@ def _of_parts(cursor: Cursor, found: Import, table: Table, staged: StagedTable) 
     parts = cursor.fetchall()
     of_parts = [figures for rows, figures in parts if rows]
     coded = _codes([figures for figures in of_parts if figures])
-    gave_way = sum(rows for rows, _ in parts) - staged.rows_loaded
+    # What PostgreSQL refused was measured by its part, too.
+    gave_way = sum(rows for rows, _ in parts) + staged.refused.get(bisect.RULE, 0) - staged.rows_loaded
     if None in of_parts or gave_way * TOLERATED > staged.rows_loaded:
         return _counted(cursor, found, table, list(coded) if None not in of_parts else [])
     nulls = _added(of_parts, "nulls")

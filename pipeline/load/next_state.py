@@ -69,5 +69,4 @@ def next_rows(relations: Relations, found: Import, disposition: str) -> sql.Comp
         return sql.SQL(LIVE).format(**words)
     if found.base_import_id is None:
         return sql.SQL(STAGED).format(**words)
-    kept = KEPT if relations.table.is_keyed else KEPT_COPIES
-    return sql.SQL(f"{STAGED} union all {kept}").format(**words)
+    return sql.SQL(f"{STAGED} union all {KEPT if relations.table.is_keyed else KEPT_COPIES}").format(**words)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psycopg2 import sql
 from psycopg2.extras import Json, execute_values
 
 from pipeline.handoff import RawLine
@@ -157,7 +158,8 @@ def refused(cursor: Cursor, import_id: int, table: str) -> Counter[str]:
 def clear(cursor: Cursor, import_id: int, table: str) -> None:
     """Forget what was refused of a table: its parts are made of something else now."""
     for name in ("quarantine", "quarantine_part"):
-        cursor.execute(f"delete from etl.{name} where import_id = %s and table_name = %s", [import_id, table])
+        statement = sql.SQL("delete from {} where import_id = %s and table_name = %s").format(sql.Identifier("etl", name))
+        cursor.execute(statement, [import_id, table])
 
 
 def _rows(jsonl: Path) -> Iterator[dict[str, Any]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from psycopg2 import sql
 from psycopg2.extras import Json
 
 from pipeline.catalog.model import Source, Table
 from pipeline.database import ledger
 from pipeline.database.ledger import Import
-from pipeline.errors import RollbackRefused, StagingStale
+from pipeline.errors import AccountingError, RollbackRefused, StagingStale
 from pipeline.load import gate, publish, staging, upkeep
 from pipeline.load.gate_result import record_results
 from pipeline.load.publish import Changes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 #: The channel on which a listener hears that another import is current.
 CHANNEL = "hcad_pipeline"
+LIVE_ROWS = "select count(*) from (select 1 from {} where tax_year = %s limit %s) r"
 
 
 def keep_table(cursor: Cursor, found: Import, table: Table, member_sha256: str | None, recipe: str) -> StagedTable | None:
@@ -174,7 +176,9 @@ def all_staged(cursor: Cursor, found: Import, source: Source) -> list[StagedTabl
 def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTable) -> Changes:
     changes = Changes()
     if staged.disposition == "staged":
-        changes = publish.merge(cursor, Relations(source.table(staged.table), found.import_id), found)
+        relations = Relations(source.table(staged.table), found.import_id)
+        changes = publish.merge(cursor, relations, found)
+        _require_whole(cursor, relations, found, staged, changes)
     cursor.execute(
         """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
                                          quarantined, duplicate, superseded, filtered, inserted, updated, deleted, nulled, changed, refused,
@@ -188,3 +192,26 @@ def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTa
         ],
     )  # fmt: skip
     return changes
+
+
+def _require_whole(cursor: Cursor, relations: Relations, found: Import, staged: StagedTable, changes: Changes) -> None:
+    """Stop unless as many rows are live as the account says: a trigger, rule or policy of the user's may keep some out in silence.
+
+    What the merge has counted is not counted again: a first publish, and rows with a key. Of the latter, where nothing was written, it is
+    asked only whether there are any.
+    """
+    expected, is_keyed = staged.rows_loaded, relations.table.is_keyed
+    if changes.is_first:
+        live = changes.inserted
+    elif is_keyed and changes != Changes():
+        return
+    else:
+        cursor.execute(sql.SQL(LIVE_ROWS).format(relations.live), [found.key.tax_year, 1 if is_keyed else None])
+        (live,) = cursor.fetchone() or (0,)
+        expected = min(expected, 1) if is_keyed else expected
+    if live != expected:
+        raise AccountingError(
+            f"{relations.table.qualified}: {staged.rows_loaded} rows are staged, and {live} would be live",
+            "the same number: nothing of your own on the table keeps rows out",
+            "see which trigger, rule or policy does, then run again",
+        )

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg2 import sql
-from psycopg2.extras import Json
+from psycopg2.extras import Json, execute_values
 
 from pipeline.database.ledger import Import
 from pipeline.load import quarantine
@@ -197,8 +197,7 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
 def record_staged(cursor: Cursor, import_id: int, settled: StagedTable) -> None:
     """Write the marker of a settled table."""
     values = [import_id, *(Json(dict(value)) if isinstance(value, Mapping) else value for value in settled.__dict__.values())]
-    marks = ", ".join(["%s"] * len(values))
-    cursor.execute(f"insert into etl.staged_table (import_id, {STAGED_COLUMNS}) values ({marks}) on conflict do nothing", values)
+    execute_values(cursor, f"insert into etl.staged_table (import_id, {STAGED_COLUMNS}) values %s on conflict do nothing", [values])
 
 
 def staged_tables(cursor: Cursor, import_id: int) -> list[StagedTable]:

@@ -87,6 +87,17 @@ def test_release_with_refused_rows_is_published_and_its_account_balances(world, 
     assert world.rows("select count(*), count(*) filter (where name = 'CHANGED') from county.owner") == [(35, 1)]
 
 
+def test_figures_are_those_of_the_rows_that_were_accepted(world, key):
+    """The part has measured all of its rows; the next release would be held to sums and codes that nobody has."""
+    alter(world, "alter table etl_staging.i1_owner_rows add check (value > 5)")
+    stage(world, key, [(acct, "REFUSED" if value <= 5 else "ACCEPTED", value) for acct, _, value in ROWS])
+    world.settle(key, OWNER, parts=1, records=37)
+    world.stage(key, FEATURE, [[("001", "POOL")]])
+    world.loads.check_release(key, world.county)
+    kept = world.rows("select column_name, rows, total, codes from etl.table_figure where table_name = 'owner' order by 1")
+    assert kept[1:] == [("name", 32, None, {"ACCEPTED": 32}), ("value", 32, sum(range(6, 38)), None)]
+
+
 def test_part_that_is_refused_nearly_whole_fails_and_leaves_nothing(world, key):
     alter(world, "alter table etl_staging.i1_owner_rows alter column name type date using null")
     rows = [(f"{number:04}", "SMITH", None) for number in range(MOST_REFUSED + 1)]

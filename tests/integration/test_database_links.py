@@ -4,6 +4,7 @@ import datetime as dt
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -98,6 +99,16 @@ def test_limits_are_the_servers_and_options_of_the_users_own_stand(database_url)
     engine = make_engine(f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20statement_timeout%3D7s", limits=DatabaseLimits(lock_s=3, idle_in_transaction_s=5))
     assert [show(engine, name) for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")] == ["3s", "7s", "5s"]
     engine.dispose()
+
+
+@pytest.mark.fault(58)
+def test_host_that_takes_the_connection_and_says_nothing_is_given_up_when_it_is_told_to():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = make_engine(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/rolls", limits=DatabaseLimits(connect_s=2, reconnect_s=0))
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            connect(engine)
+    assert time.monotonic() - started < 10, "15 s is the default"
 
 
 @pytest.mark.fault(58)

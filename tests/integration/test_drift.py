@@ -206,10 +206,11 @@ def test_report_begins_with_what_holds_the_import_and_has_figures_for_a_program(
         "  owner  exempt  80.08%    80.00%",
         "  owner  value   0.00%     0.00%   14,884,450  1,499,500",
     ]
-    document = json.loads(json.dumps(report.document(), default=str))
-    assert [(check["check"], check["figure"], check["bound"]) for check in document["checks"][:1]] == [("keys lost", "0.011", "0.01")]
+    document = json.loads(json.dumps(report.document()))
+    assert [(check["check"], check["figure"], check["bound"]) for check in document["checks"][:1]] == [("keys lost", 0.011, 0.01)]
     (value,) = [row for row in document["columns"] if row["column"] == "value"]
-    assert (value["sum"], value["sum_before"], value["rows"]) == ("14884450", "1499500", 989)
+    assert (value["sum"], value["sum_before"], value["rows"]) == (14884450, 1499500, 989)
+    assert {type(value[name]) for name in ("sum", "sum_before", "nulls", "zeros")} == {int}
     assert {row["table"] for row in read_report(world.engine, 2, "feature").columns} <= {"feature"}
     with pytest.raises(ConfigurationError, match="no import 99"):
         read_report(world.engine, 99)

@@ -1,5 +1,6 @@
 """After a run the state folder holds what the current releases need, and nothing of what they do not."""
 
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -7,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from county import OWNER
 from psycopg2.extras import Json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from small_disk import mounted
 
 from pipeline import runner
+from pipeline.database import ledger, runs
 from pipeline.database.engine import transaction
 from pipeline.housekeeping import Retention, sweep
 
@@ -148,13 +151,35 @@ def test_cleaning_up_that_fails_is_a_warning_and_the_next_run_does_it(world, sta
     settings = SimpleNamespace(state=state, kept_archives=2, kept_members=1, part_bytes=1_000_000)
     monkeypatch.setattr(runner, "find_source", lambda _: world.county)
     sync = SimpleNamespace(source="county", year=2025)
+    token = taken(world)
     with mounted(parts, "--bind", str(parts)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(parts)], check=True)
-        runner._tidy(world.engine, settings, sync)
+        runner._tidy(world.engine, settings, sync, token)
         assert "run.not_swept" in caplog.text
         assert len(left(state, "parts")) == 3
     caplog.clear()
-    runner._tidy(world.engine, settings, sync)
+    runner._tidy(world.engine, settings, sync, token)
     assert "run.not_swept" not in caplog.text
     assert left(state, "parts") == []
     assert world.rows("select count(*) from etl.import where state = 'published'") == [(1,)]
+
+
+@pytest.mark.fault(63)
+def test_run_that_was_taken_over_leaves_what_the_newer_one_stages(world, state, monkeypatch, caplog):
+    settings = SimpleNamespace(state=state, kept_archives=2, kept_members=1, part_bytes=1_000_000)
+    monkeypatch.setattr(runner, "find_source", lambda _: world.county)
+    ours, theirs = taken(world), taken(world)
+    world.loads.open_import(world.key("d"), OWNER)
+    runner._tidy(world.engine, settings, SimpleNamespace(source="county", year=2025), ours)
+    assert "run.not_swept" in caplog.text and "E_FENCED" in caplog.text
+    assert world.rows("select state from etl.import where release = 'd'") == [("staging",)]
+    assert len(left(state, "parts")) == 3
+    runner._tidy(world.engine, settings, SimpleNamespace(source="county", year=2025), theirs)
+    assert left(state, "parts") == []
+
+
+def taken(world):
+    """The token of a run that takes the source now."""
+    run = runs.start_run(world.engine, "run", "test", dt.datetime(2026, 3, 1))
+    with transaction(world.engine) as cursor:
+        return ledger.take_source(cursor, "county", run)

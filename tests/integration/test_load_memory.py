@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from county import OWNER
 
-MOST_MB = 350
 STAGES = """
 import json, sys
 from pathlib import Path
@@ -26,11 +26,16 @@ print(json.dumps(int(line.split()[1]) / 1024))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux")
-def test_wide_rows_are_staged_within_the_memory_that_is_set(world, database_url):
-    """80 MB in rows of 10 kB: a batch of 20,000 of them would be all of it, several times over."""
+@pytest.mark.parametrize(("most_mb", "group_rows"), [(350, 8000), (245, 800)])
+def test_wide_rows_are_staged_within_the_memory_that_is_set(world, database_url, most_mb, group_rows):
+    """80 MB in rows of 10 kB: a batch of 20,000 of them would be all of it, several times over.
+
+    The transform writes 8 MB at a time; with those and the shipped setting the process peaks above the smaller figure.
+    """
     folder = world.part(OWNER, [(f"{number:06}", f"{number:05}" * 2000, None) for number in range(8000)])
+    pq.write_table(pq.read_table(folder / "rows.parquet"), folder / "rows.parquet", row_group_size=group_rows)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    program = [sys.executable, "-c", STAGES, database_url, str(folder), str(MOST_MB)]
+    program = [sys.executable, "-c", STAGES, database_url, str(folder), str(most_mb)]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) <= MOST_MB
+    assert json.loads(done.stdout) <= most_mb
     assert world.rows("select count(*), sum(length(name)) from etl_staging.i1_owner_rows") == [(8000, 80_000_000)]

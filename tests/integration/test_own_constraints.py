@@ -33,11 +33,12 @@ def checked(world, release, owners):
     ("statement", "words"),
     [
         ("alter table county.owner add constraint long_names check (length(name) > 5)", f"long_names, .* county.owner, refuses {SHORT} "),
+        ("alter table county.owner add constraint long_names check (name like 'NAME%')", f"long_names, .* county.owner, refuses {SHORT} "),
         ("create unique index one_name on county.owner (tax_year, name)", "2025_tax_year_name_idx, .* refuses a row "),
         ("alter table county.owner add mine text, add check (mine is not null or name <> 'SHORT')", "owner_check, .* refuses a row "),
         ("alter table county.owner_2025 add constraint of_the_year check (name <> 'SHORT')", f"of_the_year, .* refuses {SHORT} "),
     ],
-    ids=["check", "unique index", "check of a column of one's own", "check on a partition"],
+    ids=["check", "check with a per cent sign", "unique index", "check of a column of one's own", "check on a partition"],
 )  # fmt: skip
 def test_constraint_of_the_users_own_stops_the_publish_and_is_named_with_its_rows(world, statement, words):
     world.publish("a", ROWS, [("001", "POOL")])

@@ -13,10 +13,11 @@ from county import FEATURE, OWNER, text
 
 from pipeline.catalog.model import Column, ColumnType
 from pipeline.database.engine import connect, transaction
-from pipeline.errors import DatabaseUnavailable, ReleaseHeld, RollbackRefused, ShapeError
+from pipeline.errors import AccountingError, DatabaseUnavailable, ReleaseHeld, RollbackRefused, ShapeError
 from pipeline.load import upkeep
 from pipeline.load.checkpoints import Origin
 from pipeline.load.release import CHANNEL
+from pipeline.load.shape import ensure_live
 
 A = [("1", "ANN", Decimal("10.00")), ("2", "BOB", Decimal("20.00")), ("3", None, None)]
 B = [("1", "ANN", Decimal("11.00")), ("3", None, None), ("4", "DAN", Decimal("40.00"))]
@@ -285,6 +286,38 @@ def test_users_trigger_that_keeps_rows_as_they_are_stops_the_publish(world):
         world.publish("b", B, POOLS)
     assert world.hashes() == before
     assert world.rows("select count(*) from history.county_owner") == [(0,)]
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize(
+    ("table", "event", "published", "words"),
+    [
+        (OWNER, "insert", 0, "county.owner: 2 rows are staged, and 1 would be live"),
+        (OWNER, "insert ... all", 0, "county.owner: 2 rows are staged, and 0 would be live"),
+        (FEATURE, "insert", 0, "county.feature: 2 rows are staged, and 1 would be live"),
+        (FEATURE, "insert", 1, "county.feature: 3 rows are staged, and 2 would be live"),
+        (FEATURE, "delete", 1, "county.feature: 1 rows are staged, and 2 would be live"),
+    ],
+)  # fmt: skip
+def test_users_trigger_that_swallows_rows_stops_the_publish_of_any_table(world, table, event, published, words):
+    """Also a first publish, and a table without a key, in which nobody would miss them."""
+    owners, pools = [("1", "ANN", None), ("2", "BOB", None)], [("1", "POOL"), ("2", "POOL")]
+    if published:
+        world.publish("a", owners, pools)
+    ensure_live(world.engine, OWNER, 2025)
+    ensure_live(world.engine, FEATURE, 2025)
+    before = world.hashes()
+    row = "old" if event == "delete" else "new"
+    with transaction(world.engine) as cursor:
+        cursor.execute("create function public.swallow() returns trigger language plpgsql as 'begin return null; end'")
+        cursor.execute(
+            f"create trigger swallow before {event.split()[0]} on county.{table.name} for each row "
+            f"when ({row}.acct > '{'0' if event.endswith('all') else '1'}') execute function public.swallow()"
+        )
+    features = pools[:1] if event == "delete" else [*pools, *[("2", "SPA")] * published]
+    with pytest.raises(AccountingError, match=words):
+        world.publish("b", owners, features)
+    assert world.hashes() == before
 
 
 def test_publish_that_breaks_off_is_not_heard_of_and_owes_nothing(world):

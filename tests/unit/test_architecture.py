@@ -132,3 +132,51 @@ def test_a_stage_is_imported_without_luigi(units):
     program = [sys.executable, "-c", IMPORT_ALL, *units]
     done = subprocess.run(program, cwd=PIPELINE.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+STATEMENTS = {"execute": 0, "executemany": 0, "mogrify": 0, "copy_expert": 0, "SQL": 0, "execute_values": 1}
+
+
+def formatted_statements(source):
+    """The lines on which SQL is made of anything else than constants (``IN_CAPITALS``) by means that quote nothing."""
+    for node in ast.walk(ast.parse(source)):
+        name = getattr(getattr(node, "func", None), "attr", getattr(getattr(node, "func", None), "id", None))
+        if name in STATEMENTS and len(node.args) > STATEMENTS[name] and not is_constant(node.args[STATEMENTS[name]]):
+            yield node.lineno
+
+
+def is_constant(text):
+    """Whether a statement is given as it is, or composed by psycopg2.sql."""
+    if isinstance(text, ast.JoinedStr):
+        return all(is_known(part.value) for part in text.values if isinstance(part, ast.FormattedValue))
+    if isinstance(text, ast.Call) and getattr(text.func, "attr", "") == "format":
+        return not is_known(text.func.value)
+    return not isinstance(text, ast.BinOp)
+
+
+def is_known(value):
+    if isinstance(value, ast.IfExp):
+        return is_known(value.body) and is_known(value.orelse)
+    # A lock is one of a Literal's words.
+    return isinstance(value, ast.Constant) or (isinstance(value, ast.Name) and (value.id.isupper() or value.id == "lock"))
+
+
+def test_identifiers_reach_a_statement_through_the_compiler_alone():
+    found = {module: list(formatted_statements(path.read_text())) for module, path in modules()}
+    assert {module: lines for module, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'cursor.execute(f"select * from {table}")',
+        'cursor.execute("select * from " + table)',
+        'cursor.execute("select * from %s" % table)',
+        'cursor.execute("select * from {}".format(table))',
+        'execute_values(cursor, f"insert into {table} values %s", rows)',
+        'sql.SQL(f"select * from {A if is_a else table}")',
+    ],
+)
+def test_an_identifier_that_is_formatted_in_is_found(statement):
+    assert list(formatted_statements(statement)) == [1]
+    assert list(formatted_statements(statement.replace("table", "TABLE"))) == ([] if "f\"" in statement else [1])

@@ -1,5 +1,6 @@
 """The configuration becomes typed values once, and a wrong one stops with its section and key."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,13 +12,13 @@ ROOT = Path(__file__).parents[2]
 SHOW = "from pipeline.settings import read_settings; s = read_settings(); print(s.part_bytes, s.profile, s.state, s.database_url, s.scheduler_url)"
 
 
-def read(tmp_path, text="", **environ):
+def read(tmp_path, text="", show=SHOW, **environ):
     """Read settings in a process of its own: Luigi reads its configuration once."""
     config = tmp_path / "luigi.cfg"
     config.write_text(text)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HCAD_PIPELINE") and name != "DATABASE_URL"}
     return subprocess.run(
-        [sys.executable, "-c", SHOW],
+        [sys.executable, "-c", show],
         env=clean | {"LUIGI_CONFIG_PATH": str(config), **environ},
         capture_output=True,
         text=True,
@@ -96,7 +97,8 @@ def test_wrong_figure_of_a_download_is_named(tmp_path, text, words):
     assert done.returncode != 0 and words in done.stderr
 
 
-def test_shipped_figures_are_the_defaults():
+@pytest.mark.parametrize("section", ["database", "download", "extract", "transform", "load", "retention"])
+def test_shipped_figures_are_the_defaults(section):
     """Nobody who leaves a line out gets another figure than the one that stands there."""
     import configparser
 
@@ -104,6 +106,50 @@ def test_shipped_figures_are_the_defaults():
 
     config = configparser.ConfigParser()
     config.read(ROOT / "config" / "luigi.cfg")
-    defaults = {name: parameter for name, parameter in settings.download.get_params() if name not in ("mirror", "mirror_addresses")}
+    parameters = getattr(settings, section).get_params()
+    defaults = {name: parameter for name, parameter in parameters if name not in ("mirror", "mirror_addresses")}
     for name, parameter in defaults.items():
-        assert parameter.parse(config["download"][name]) == parameter._default, name
+        assert parameter.parse(config[section][name]) == parameter._default, name
+
+
+LOAD_STAGE = """
+import json
+from dataclasses import asdict
+from pipeline.database.engine import limits_of, make_engine
+from pipeline.settings import process_settings
+from pipeline.tasks import base
+
+base.open_database = lambda url, state, limits: make_engine(url, limits=limits)
+loads = base.PipelineTask(source="hcad", year=2025).loads()
+print(json.dumps({
+    "limits": asdict(limits_of(loads.engine)), "pool": loads.engine.pool.size(), "min_free": process_settings().min_free_bytes,
+    "host": loads.engine.url.host, "load": [loads.most.rows, loads.most.memory_mb, loads.batch_rows, loads.quarantine_rows],
+}))
+"""
+
+
+def test_settings_reach_the_load_stage_and_its_connections(tmp_path):
+    """What they change there is the business of the tests of staging, of the quarantine and of the database's links."""
+    text = """
+[retcode]
+task_failed = 30
+[database]
+url = postgresql://configured/rolls
+connect_timeout_s = 3
+reconnect_s = 4
+lock_timeout_s = 5
+statement_timeout_s = 6
+idle_in_transaction_s = 7
+silence_s = 8
+pool_size = 9
+min_free_mb = 10
+[load]
+batch_rows = 11
+max_memory_mb = 212
+quarantine_rows_per_rule = 13
+"""
+    found = json.loads(read(tmp_path, text, show=LOAD_STAGE).stdout)
+    assert found.pop("limits") == {
+        "connect_s": 3, "reconnect_s": 4, "lock_s": 5, "statement_s": 6, "idle_in_transaction_s": 7, "silence_s": 8, "pool": 9,
+    }  # fmt: skip
+    assert found == {"pool": 9, "min_free": 10 << 20, "host": "configured", "load": [11, 212, 11, 13]}
