@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from county_member import County
+from county_member import County, even_rates
 from county_shapes import REAL_ACCT
 from make_county import write_schemas
 
@@ -52,27 +52,29 @@ def schemas(*, indexes: bool) -> Path:
     return place
 
 
-def archive(rows: int, updates: float = 0.0, form: str = "delimited") -> Path:
+def archive(rows: int, updates: float = 0.0, form: str = "delimited", *, is_clean: bool = False) -> Path:
     """The county's archive as the publisher has it; made when it is first asked for.
 
     Args:
         rows: records, 0.5 % of them bad.
         updates: share of the good rows that a second release has reviewed; 0: it is the first release.
         form: ``delimited`` or ``fixed_width``: the same records.
+        is_clean: no bad records.
     """
-    place = Path(shared_folder().name) / f"{form}-{rows}-{updates}"
+    place = Path(shared_folder().name) / f"{form}-{rows}-{updates}-{is_clean}"
     if place.exists():
         return place / ARCHIVE
     place.mkdir()
     number = 1 if updates else 0
-    county = County(REAL_ACCT, rows, form=form, year=YEAR, release=number, updates=updates, inserts=0.0, deletes=0.0)  # type: ignore[arg-type]
+    rates = even_rates(0.0) if is_clean else even_rates()
+    county = County(REAL_ACCT, rows, form=form, year=YEAR, release=number, rates=rates, updates=updates, inserts=0.0, deletes=0.0)  # type: ignore[arg-type]
     county.write_with_manifest(place / ARCHIVE, is_zip=True)
     return place / ARCHIVE
 
 
-def release(rows: int, updates: float = 0.0, part_bytes: int = PART_BYTES, *, indexes: bool = False) -> Path:
+def release(rows: int, updates: float = 0.0, part_bytes: int = PART_BYTES, *, indexes: bool = False, is_clean: bool = False) -> Path:
     """A folder with the release extracted and transformed, as a measured process reads it with :class:`Made`; likewise."""
-    place = Path(shared_folder().name) / f"made-{rows}-{updates}-{part_bytes}-{indexes}"
+    place = Path(shared_folder().name) / f"made-{rows}-{updates}-{part_bytes}-{indexes}-{is_clean}"
     if place.exists():
         return place
     (place / "parts").mkdir(parents=True)
@@ -80,7 +82,7 @@ def release(rows: int, updates: float = 0.0, part_bytes: int = PART_BYTES, *, in
     source = load_catalog(place / "schemas", environ=ADDRESS)[REAL_ACCT.source]
     wanted = WantedMember(source.table(REAL_ACCT.table).member)
     extracts = ExtractManager(part_bytes=part_bytes, limits=source.limits)
-    (member,) = extracts.extract_archive(archive(rows, updates), place / "members", members=[wanted]).members
+    (member,) = extracts.extract_archive(archive(rows, updates, is_clean=is_clean), place / "members", members=[wanted]).members
     write_json(place / "member.json", member)
     made = Made.read(place)
     transformer = DataTransformer(made.table, tax_year=YEAR)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.catalog.meta_schema import OF_RULES
-from pipeline.catalog.model import Column, Layout, Source, Table
+from pipeline.catalog.model import Check, Column, Layout, Source, Table
 from pipeline.errors import ConfigurationError
 
 #: Between a release's recipe and the tables that an import is about, where these are not all.
@@ -48,6 +48,12 @@ def table_recipe(table: Table) -> str:
 def column_recipe(column: Column) -> str:
     """The recipe of one column: whether its values may come out differently because of its own declaration."""
     return _digest(_column(column))
+
+
+def check_recipe(check: Check) -> str:
+    """The recipe of a declared check: whether another result may come of the same rows. Its name, severity and doc play no part."""
+    bounds = [None if bound is None else str(bound) for bound in (check.minimum, check.maximum)]
+    return _digest({"kind": check.kind, "columns": check.columns, "bounds": bounds, "table": check.table, "to": check.to})
 
 
 def layout_recipe(table: Table, layout: Layout) -> str:

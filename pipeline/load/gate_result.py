@@ -27,6 +27,7 @@ class GateResult:
         severity: whether the release is held when it fails, or the result is only told; of a ``note`` there is nothing to fail.
         figure: the figure as one number, where it is one.
         bound: what it was held to.
+        declared: the recipe of the schema file's check that asked for it; None: none did.
     """
 
     check: str
@@ -38,6 +39,7 @@ class GateResult:
     severity: Literal["note", "warn", "error"] = "error"
     figure: Decimal | None = None
     bound: Decimal | None = None
+    declared: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -63,11 +65,23 @@ def record_results(cursor: Cursor, import_id: int, results: Sequence[GateResult]
     cursor.execute("delete from etl.gate_result where import_id = %s", [import_id])
     rows = [
         (import_id, result.check, result.table, result.kind, result.severity, result.passed, result.seen, result.expected, result.figure,
-         result.bound)
+         result.bound, result.declared)
         for result in results
     ]  # fmt: skip
     execute_values(
         cursor,
-        "insert into etl.gate_result (import_id, check_name, table_name, kind, severity, passed, seen, expected, figure, bound) values %s",
+        """insert into etl.gate_result (import_id, check_name, table_name, kind, severity, passed, seen, expected, figure, bound, declared)
+           values %s""",
         rows,
     )
+
+
+def declared_results(cursor: Cursor, import_id: int | None) -> dict[tuple[str, str], GateResult]:
+    """The results of an import's declared checks, by table and recipe of the check."""
+    cursor.execute(
+        """select check_name, table_name, passed, seen, expected, kind, severity, figure, bound, declared
+             from etl.gate_result where import_id = %s and declared is not null""",
+        [import_id],
+    )
+    results = [GateResult(*row) for row in cursor.fetchall()]
+    return {(result.table, result.declared or ""): result for result in results}

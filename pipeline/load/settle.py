@@ -10,7 +10,7 @@ member, to the row, or there is no marker. Settling twice, also at once, is sett
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 #: Gives lines of the member, by number.
 RawLines = Callable[[list[int]], Mapping[int, RawLine]]
 
-#: Rows, and keys (or parents): most tables repeat none, and are read no further.
-KEYS = "select coalesce(sum(rows), 0)::bigint, count(*) from (select count(*) as rows from {keys} group by {anchor}) k"
+#: The keys that more than one row has: in most tables there are none, and nothing is read further.
+REPEATED_KEYS = """
+create temporary table repeated_key on commit drop as select {anchor} from {keys} group by {anchor} having count(*) > 1
+"""
 #: Over the whole table: rows that are not the line of their key that stands. ``copy`` > 1: a line nearer to that one is equal.
 REPEATED = """
 create temporary table repeated on commit drop as
@@ -40,7 +42,7 @@ select * from (
     select part, line, row_number() over (partition by {anchor}, row_hash order by {order}) as copy,
            row_number() over (partition by {anchor} order by {order}) as turn,
            first_value(line) over (partition by {anchor} order by {order}) as standing_line
-      from {keys} where ({anchor}) in (select {anchor} from {keys} group by {anchor} having count(*) > 1)
+      from {keys} join repeated_key using ({anchor})
 ) ranked where turn > 1
 """
 SUMS = """
@@ -104,12 +106,12 @@ def settle_table(
             f"{count - others} of {parts} parts of {table} are staged", "all of them", "nothing; the missing ones are staged again"
         )
     _analyze(cursor, found, relations)
-    cursor.execute(sql.SQL(KEYS).format(keys=relations.keys, anchor=names(relations.anchor)))
-    rows, keys = cursor.fetchone() or (0, 0)
     repeated = Repeated()
-    if relations.table.is_keyed and rows > keys:
+    if relations.table.is_keyed and _has_repeated_keys(cursor, relations):
         place = Place(found.import_id, table, WHOLE_TABLE, origin.member_sha256)
-        repeated = _settle_repeated(cursor, place, relations, raw_lines, rows_per_rule)
+        # On a first import the narrow table is a view of the other one.
+        staging = (relations.rows,) if found.base_import_id is None else (relations.rows, relations.keys)
+        repeated = _settle_repeated(cursor, place, relations, staging, raw_lines, rows_per_rule)
     quarantine.trim(cursor, found.import_id, table, rows_per_rule)
     settled = StagedTable(
         table, "staged", origin.member_sha256, origin.recipe, parts, int(read), int(staged) - repeated.rows,
@@ -117,7 +119,7 @@ def settle_table(
         repeated.superseded, int(filtered), *_ruled_values(cursor, found, table), quarantine.refused(cursor, found.import_id, table),
         float(seconds),
     )  # fmt: skip
-    _check_account(relations, settled, records, rows - repeated.rows)
+    _check_account(cursor, relations, settled, records)
     record_staged(cursor, found.import_id, settled)
     return settled
 
@@ -140,14 +142,22 @@ def _ruled_values(cursor: Cursor, found: Import, table: str) -> tuple[Counter[st
     return nulled, changed
 
 
-def _settle_repeated(cursor: Cursor, place: Place, relations: Relations, raw_lines: RawLines, rows_per_rule: int) -> Repeated:
+def _has_repeated_keys(cursor: Cursor, relations: Relations) -> bool:
+    cursor.execute("drop table if exists pg_temp.repeated_key, pg_temp.repeated")
+    cursor.execute(sql.SQL(REPEATED_KEYS).format(keys=relations.keys, anchor=names(relations.anchor)))
+    return cursor.rowcount > 0
+
+
+def _settle_repeated(
+    cursor: Cursor, place: Place, relations: Relations, staging: Sequence[sql.Identifier], raw_lines: RawLines, rows_per_rule: int
+) -> Repeated:
     """Take rows out of staging that are not the one of their key that stands."""
     policy = relations.table.on_conflict
     order = sql.SQL("line desc" if policy == "last" else "line")
     cursor.execute(sql.SQL(REPEATED).format(keys=relations.keys, anchor=names(relations.anchor), order=order))
     cursor.execute("select count(*) filter (where copy > 1), count(*) filter (where copy = 1) from repeated")
     equal, differing = cursor.fetchone() or (0, 0)
-    for name in (relations.rows, relations.keys):
+    for name in staging:
         cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(name))
     if policy in ("first", "last"):
         return Repeated(equal, 0, differing)
@@ -158,7 +168,9 @@ def _settle_repeated(cursor: Cursor, place: Place, relations: Relations, raw_lin
     return Repeated(equal, differing, 0)
 
 
-def _check_account(relations: Relations, settled: StagedTable, records: int, staged: int) -> None:
+def _check_account(cursor: Cursor, relations: Relations, settled: StagedTable, records: int) -> None:
+    cursor.execute(sql.SQL("select count(*) from {}").format(relations.keys))
+    (staged,) = cursor.fetchone() or (0,)
     accounted = settled.rows_loaded + settled.quarantined + settled.duplicate + settled.filtered
     if not (settled.rows_read == records == accounted and staged == settled.rows_loaded):
         raise AccountingError(

@@ -2,13 +2,15 @@
 
 A table's figures for ``fill`` and ``sum`` come from one scan; ``unique`` and ``reference`` take a query each. Bounds are exact: a share is
 compared as the fraction that it is. Where there is nothing to take a share of (no row, or no row with a value), and where a reference's
-other table is not in the release and has no rows, the check passes and says so. A result names figure and bound, and some of the rows
+other table is not in the release and has no rows, the check passes and says so. What was seen of the same rows before is not looked for
+again. A result names figure and bound, and some of the rows
 or values that break it: never those of personal columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 from psycopg2 import sql
 
 from pipeline.catalog.model import Check, Table
+from pipeline.catalog.recipe import check_recipe
 from pipeline.load.gate_result import GateResult
 from pipeline.load.relations import comma, names
 from pipeline.load.staging import StagedTable
@@ -49,18 +52,30 @@ class TableChecks:
         staged: its account.
         views: the next state of the release's tables.
         empty: those of them that the release does not carry and that have no rows.
+        known: what checks saw of the very rows that are to be published, by the check's recipe.
     """
 
     def __init__(
-        self, cursor: Cursor, table: Table, staged: StagedTable, views: Mapping[str, sql.Identifier], empty: frozenset[str]
+        self,
+        cursor: Cursor,
+        table: Table,
+        staged: StagedTable,
+        views: Mapping[str, sql.Identifier],
+        empty: frozenset[str],
+        known: Mapping[str, GateResult],
     ) -> None:
-        self._cursor, self._table, self._views, self._empty = cursor, table, views, empty
+        self._cursor, self._table, self._views, self._empty, self._known = cursor, table, views, empty, known
         self._rows, self._view = staged.rows_loaded, views[table.name]
 
     def run(self) -> list[GateResult]:
         """The result of every check, in the order of the schema file."""
         figures = self._figures()
-        return [self._judge(check, figures) for check in self._table.checks]
+        return [self._again(check) or self._judge(check, figures) for check in self._table.checks]
+
+    def _again(self, check: Check) -> GateResult | None:
+        """What is known of these rows, under the check's name and severity of now."""
+        known = self._known.get(check_recipe(check))
+        return known and replace(known, check=check.name, severity=check.severity)
 
     def _figures(self) -> dict[str, int | Decimal]:
         """By check: the sum, or how many rows have a value in all of its columns."""
@@ -69,7 +84,7 @@ class TableChecks:
                 names(check.columns) if check.kind == "sum" else _has_values(check.columns)
             )
             for check in self._table.checks
-            if check.kind in ("fill", "sum", "reference")
+            if check.kind in ("fill", "sum", "reference") and check_recipe(check) not in self._known
         }
         if not wanted:
             return {}
@@ -159,4 +174,4 @@ def _among(examples: Sequence[str]) -> str:
 
 
 def _result(check: Check, table: str, passed: bool, seen: str, expected: str, figure: Decimal | None = None) -> GateResult:
-    return GateResult(check.name, table, passed, seen, expected, check.kind, check.severity, figure)
+    return GateResult(check.name, table, passed, seen, expected, check.kind, check.severity, figure, declared=check_recipe(check))

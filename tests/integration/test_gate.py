@@ -128,6 +128,47 @@ def test_rows_without_a_value_are_not_alike(world):
     assert results(world) == [("one", "unique", "error", True, "each name once")]
 
 
+def tell_apart(world):
+    """Have what the newest import's checks saw say that it is of that import."""
+    with transaction(world.engine) as cursor:
+        cursor.execute("update etl.gate_result set seen = seen || ', import ' || import_id where kind not in ('built_in', 'drift')")
+
+
+#: The last one is of a table without a key, of which as many rows may be others: it is looked up again.
+ASKED = (
+    check("rows", name="rows", least=1),
+    check("fill", "name", name="fill", least=Decimal("0.1")),
+    check("reference", "acct", name="own", table="owner", to=("acct",), least=0),
+    check("reference", "name", name="other", table="feature", to=("code",), least=0),
+)
+
+
+@pytest.mark.parametrize(
+    ("owners", "known"),
+    [
+        (OWNERS, {"rows", "fill", "own"}),
+        ([*OWNERS, OWNERS[3]], {"rows", "fill", "own"}),
+        ([*OWNERS[:9], ("9", "OTHER", Decimal(9))], set()),
+        ([*OWNERS, ("10", "N10", None)], set()),
+        (OWNERS[:9], set()),
+    ],
+    ids=["same", "repeated line", "changed", "new", "gone"],
+)
+def test_checks_are_not_made_again_of_rows_that_stay_as_they_are_and_of_all_others(world, owners, known):
+    world.declare(dataclasses.replace(OWNER, checks=ASKED), max_conflicting_share=1.0)
+    bring(world, "a", OWNERS, FEATURES)
+    tell_apart(world)
+    bring(world, "b", owners, FEATURES)
+    assert {name for name, *_, seen in results(world) if seen.endswith("import 1")} == known
+    # Another question is asked anew, of the same rows too; another name or severity is not another question.
+    tell_apart(world)
+    asked = (dataclasses.replace(ASKED[0], minimum=2), dataclasses.replace(ASKED[1], name="filled", severity="warn"))
+    world.declare(dataclasses.replace(OWNER, checks=asked))
+    bring(world, "c", owners, FEATURES)
+    told = {(name, severity) for name, _, severity, _, seen in results(world) if "import" in seen}
+    assert told == {("filled", "warn")}
+
+
 PARENT = check("reference", "acct", name="parent", table="owner", to=("acct",))
 
 
