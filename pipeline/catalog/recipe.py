@@ -50,10 +50,15 @@ def column_recipe(column: Column) -> str:
     return _digest(_column(column))
 
 
-def check_recipe(check: Check) -> str:
-    """The recipe of a declared check: whether another result may come of the same rows. Its name, severity and doc play no part."""
+def check_recipe(table: Table, check: Check) -> str:
+    """The recipe of a table's check: whether another result may come of the same rows. Its name, severity and doc play no part.
+
+    Which columns are personal does: a result names none of their values.
+    """
+    personal = sorted(column.name for column in table.columns if column.personal)
     bounds = [None if bound is None else str(bound) for bound in (check.minimum, check.maximum)]
-    return _digest({"kind": check.kind, "columns": check.columns, "bounds": bounds, "table": check.table, "to": check.to})
+    asked = {"kind": check.kind, "columns": check.columns, "bounds": bounds, "table": check.table, "to": check.to}
+    return _digest(asked | {"personal": personal})
 
 
 def layout_recipe(table: Table, layout: Layout) -> str:

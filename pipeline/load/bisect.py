@@ -1,6 +1,6 @@
 """Rows of a part that PostgreSQL itself refuses: found by halving, put into quarantine, and the others staged without them.
 
-There should be none after the transform; a database in another encoding, or a constraint that somebody put on staging, makes some. A
+There should be few after the transform: a key too long for an index is one, and a constraint that somebody put on staging makes some. A
 refusal rolls back to a savepoint, not the part; then halves of the part are tried until each refused row stands alone. Every row
 is staged or quarantined (rule ``*:database``, with the server's words), and counted as such in the part's checkpoint. A part of
 which more than :data:`MOST_REFUSED` rows are refused fails as a whole: then it is not the rows that are wrong.

@@ -71,8 +71,9 @@ def _known_results(
     results = declared_results(cursor, found.base_import_id)
     known: dict[str, dict[str, GateResult]] = {}
     for name in standing:
-        checks = {check_recipe(check): check for check in source.table(name).checks if check.table is None or check.table in standing}
-        known[name] = {recipe: results[name, recipe] for recipe in checks if (name, recipe) in results}
+        table = source.table(name)
+        recipes = {check_recipe(table, check) for check in table.checks if check.table is None or check.table in standing}
+        known[name] = {recipe: results[name, recipe] for recipe in recipes if (name, recipe) in results}
     return known
 
 

@@ -70,12 +70,13 @@ class TableChecks:
     def run(self) -> list[GateResult]:
         """The result of every check, in the order of the schema file."""
         figures = self._figures()
-        return [self._again(check) or self._judge(check, figures) for check in self._table.checks]
-
-    def _again(self, check: Check) -> GateResult | None:
-        """What is known of these rows, under the check's name and severity of now."""
-        known = self._known.get(check_recipe(check))
-        return known and replace(known, check=check.name, severity=check.severity)
+        results = []
+        for check in self._table.checks:
+            recipe = check_recipe(self._table, check)
+            # What is known of these rows has the check's name and severity of then.
+            result = self._known.get(recipe) or self._judge(check, figures)
+            results.append(replace(result, check=check.name, severity=check.severity, declared=recipe))
+        return results
 
     def _figures(self) -> dict[str, int | Decimal]:
         """By check: the sum, or how many rows have a value in all of its columns."""
@@ -84,7 +85,7 @@ class TableChecks:
                 names(check.columns) if check.kind == "sum" else _has_values(check.columns)
             )
             for check in self._table.checks
-            if check.kind in ("fill", "sum", "reference") and check_recipe(check) not in self._known
+            if check.kind in ("fill", "sum", "reference") and check_recipe(self._table, check) not in self._known
         }
         if not wanted:
             return {}
@@ -174,4 +175,4 @@ def _among(examples: Sequence[str]) -> str:
 
 
 def _result(check: Check, table: str, passed: bool, seen: str, expected: str, figure: Decimal | None = None) -> GateResult:
-    return GateResult(check.name, table, passed, seen, expected, check.kind, check.severity, figure, declared=check_recipe(check))
+    return GateResult(check.name, table, passed, seen, expected, check.kind, check.severity, figure)

@@ -169,6 +169,19 @@ def test_checks_are_not_made_again_of_rows_that_stay_as_they_are_and_of_all_othe
     assert told == {("filled", "warn")}
 
 
+def test_what_a_check_saw_of_a_column_that_has_become_personal_is_not_told_again(world):
+    twice = check("unique", "name", name="twice", severity="warn")
+    table = dataclasses.replace(OWNER, checks=(twice,))
+    rows = [("1", "CANARY", None), ("2", "CANARY", None)]
+    world.declare(table)
+    bring(world, "a", rows, [])
+    assert "CANARY" in results(world)[0][-1]
+    personal = tuple(dataclasses.replace(column, personal=column.name == "name") for column in OWNER.columns)
+    world.declare(dataclasses.replace(table, columns=personal))
+    bring(world, "b", rows, [])
+    assert [(name, "CANARY" in seen) for name, *_, seen in results(world)] == [("twice", False)]
+
+
 PARENT = check("reference", "acct", name="parent", table="owner", to=("acct",))
 
 
