@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from psycopg2 import sql
 from psycopg2.extras import Json
 
-from pipeline.errors import FencedOut, GateRefused, ReleaseHeld, StagingStale
+from pipeline.errors import ConfigurationError, FencedOut, GateRefused, ReleaseHeld, StagingStale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -285,7 +285,13 @@ def record_release(cursor: Cursor, source: str, tax_year: int, release: str, pro
 def decide(
     cursor: Cursor, import_id: int, action: str, reason: str, decided_by: str, checks: Sequence[tuple[str, str, str]] | None = None
 ) -> None:
-    """Note what a person decided about an import: ``accept``, with the checks that it is about, or ``rollback``."""
+    """Note what a person decided about an import: ``accept``, with the checks that it is about, or ``rollback``.
+
+    Raises:
+        ConfigurationError: no reason is given.
+    """
+    if not reason.strip():
+        raise ConfigurationError(f"no reason to {action} import {import_id}", "why, in words: it is kept", "say why")
     cursor.execute(
         "insert into etl.decision (import_id, action, reason, decided_by, checks) values (%s, %s, %s, %s, %s)",
         [import_id, action, reason, decided_by, None if checks is None else Json(list(checks))],

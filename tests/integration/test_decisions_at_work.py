@@ -65,3 +65,13 @@ def test_acceptance_without_a_source_or_a_reason_is_refused_before_anything_is_d
     """From Python as from the command line: it would have been dropped without a word."""
     with pytest.raises(ConfigurationError, match="whose release is accepted, and why"):
         runner.run(SimpleNamespace(), runner.RunRequest(**request_of))
+
+
+def test_decision_without_a_reason_is_none(world):
+    world.publish("a", A, [])
+    with pytest.raises(ConfigurationError, match="no reason to rollback import 1"):
+        world.loads.rollback_import(1, reason=" ")
+    world.loads.rollback_import(1)
+    with pytest.raises(ConfigurationError, match="no reason to accept import 1"):
+        world.loads.accept_import(1, reason="")
+    assert world.rows("select state from etl.import") == [("rolled_back",)]
