@@ -28,6 +28,7 @@ PROMISED = {
     "hcad-pipeline --profile sample run": (0, "nothing new"),
     "hcad-pipeline down": (0, "postgres"),
     "hcad-pipeline run --workers 4": (31, "real_acct rows: 50, expected at least 1400000"),
+    "hcad-pipeline report 1": (0, "FAILED   real_acct rows: 50, expected at least 1400000"),
     'hcad-pipeline accept 1 --reason "a small county, looked at by hand"': (0, "import 1 is accepted"),
     # 2025 is in; the sample server has no 2026.
     "hcad-pipeline run": (20, "hcad 2025: published"),
