@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from psycopg2 import sql
+from psycopg2.extras import Json
 
 from pipeline.catalog.model import Drift, Table
 from pipeline.catalog.recipe import column_recipe, layout_recipe
@@ -142,8 +143,15 @@ class TableDrift:
         if not columns:
             return []
         counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in columns)
+        self._cursor.execute("select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)")
         self._cursor.execute(sql.SQL(CHANGED).format(counts=counts, **self._words), self._values)
-        changed = sorted(zip(self._cursor.fetchone() or (), columns, strict=True), key=lambda pair: (-pair[0], pair[1]))
+        found = dict(zip(columns, self._cursor.fetchone() or (), strict=True))
+        # The publish counts the same, over the same rows.
+        self._cursor.execute(
+            "update etl.staged_table set changed_columns = %s where import_id = %s and table_name = %s",
+            [Json(found), self._found.import_id, self._table.name],
+        )
+        changed = sorted(((count, name) for name, count in found.items()), key=lambda pair: (-pair[0], pair[1]))
         told = [f"{name} in {_percent(Fraction(count, kept))}" for count, name in changed if count > MASS_UPDATE * kept]
         if not told:
             return []
