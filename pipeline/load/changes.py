@@ -36,7 +36,8 @@ select h.operation, to_jsonb(h) - 'before_image', c.name, c.old, c.new
   from {history} h
   left join etl.image_columns before on (before.import_id, before.table_name) = (h.import_id, %(table)s)
   left join lateral (
-       select n.before_image, i.columns from {history} n left join etl.image_columns i on (i.import_id, i.table_name) = (n.import_id, %(table)s)
+       select n.before_image, i.columns
+         from {history} n left join etl.image_columns i on (i.import_id, i.table_name) = (n.import_id, %(table)s)
         where n.tax_year = h.tax_year and {same_next} and n.import_id > h.import_id order by n.import_id, n.operation limit 1) later on true
   left join {live} l on l.tax_year = h.tax_year and {same_live} and later.before_image is null
   cross join lateral (
