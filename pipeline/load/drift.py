@@ -22,7 +22,7 @@ from pipeline.catalog.recipe import column_recipe, layout_recipe
 from pipeline.database.ledger import Import
 from pipeline.load.figures import Figure
 from pipeline.load.gate_result import GateResult
-from pipeline.load.relations import Relations, comma, names, same
+from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, same
 from pipeline.load.staging import StagedTable
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class TableDrift:
         (rows,) = self._cursor.fetchone() or (0,)
         if rows < self._limits.min_rows:
             return []
+        self._cursor.execute(WIDE_JOINS)
         results = self._keyed(rows) if self._table.is_keyed else self._keyless(rows)
         return [*results, self._gained(rows), *self._columns()]
 
@@ -143,7 +144,6 @@ class TableDrift:
         if not columns:
             return []
         counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in columns)
-        self._cursor.execute("select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)")
         self._cursor.execute(sql.SQL(CHANGED).format(counts=counts, **self._words), self._values)
         found = dict(zip(columns, self._cursor.fetchone() or (), strict=True))
         # The publish counts the same, over the same rows.

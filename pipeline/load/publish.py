@@ -18,7 +18,7 @@ from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError
 from pipeline.load import partition
 from pipeline.load.images import LiveTable, pin_forms, remember_columns, texts
-from pipeline.load.relations import Relations, comma, names, same
+from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -66,9 +66,6 @@ with new as (
     returning {key})
 insert into {history} (import_id, operation, tax_year, {key}) select %(import_id)s, 'I', %(year)s, {key} from new
 """
-#: A join of wide rows that finds no room is written out and read again, and code that is compiled for 71 columns is not run often enough
-#: to pay for it. Twice as much memory is taken for a hash table.
-PLANNED = "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
 #: A table without a key: how many of each content there are and were. Rows are equal or not at all, so the difference of
 #: the two counts is all there is to do; which of several equal rows goes is settled by seq, the highest first.
 SURPLUS = """
@@ -134,7 +131,7 @@ def merge(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     (is_empty,) = cursor.fetchone() or (False,)
     if is_empty and _is_whole(cursor, relations, found):
         return _fill(cursor, relations, found)
-    cursor.execute(PLANNED)
+    cursor.execute(WIDE_JOINS)
     one_way = _merge_keyed if relations.table.is_keyed else _merge_keyless
     return one_way(cursor, relations, found)
 

@@ -15,7 +15,7 @@ from pipeline.database.ledger import Import
 from pipeline.errors import RollbackRefused
 from pipeline.load.images import Images, LiveTable, forget_columns
 from pipeline.load.publish import Changes
-from pipeline.load.relations import comma, names, same
+from pipeline.load.relations import WIDE_JOINS, comma, names, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -60,6 +60,7 @@ def take_back(cursor: Cursor, source: str, table_name: str, found: Import, image
     values: dict[str, object] = {"import_id": found.import_id, "year": found.key.tax_year}
     back = [name for name in table.ours if name not in table.key] + ["row_hash", "import_id"]
     words: dict[str, sql.Composable] = {"live": table.live, "history": table.history, "same_key": same(table.key, "h", "l")}
+    cursor.execute(WIDE_JOINS)
     _run(cursor, REMEMBERED, words, values)
     (kept,) = cursor.fetchone() or (0,)
     before = Images.read(cursor, table, found.key, found.import_id)
