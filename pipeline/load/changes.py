@@ -20,8 +20,8 @@ from pipeline.database.engine import connect, transaction, translated
 from pipeline.database.ledger import Import
 from pipeline.errors import HistoryGone
 from pipeline.load.history import require_history
+from pipeline.load.images import LiveTable, pin_forms, texts
 from pipeline.load.relations import comma, names, same
-from pipeline.load.take_back import LiveTable
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -34,15 +34,17 @@ OPERATIONS = {"I": "inserted", "U": "updated", "D": "deleted"}
 ROWS = """
 select h.operation, to_jsonb(h) - 'before_image', c.name, c.old, c.new
   from {history} h
+  left join etl.image_columns before on (before.import_id, before.table_name) = (h.import_id, %(table)s)
   left join lateral (
-       select n.before_image from {history} n
+       select n.before_image, i.columns
+         from {history} n left join etl.image_columns i on (i.import_id, i.table_name) = (n.import_id, %(table)s)
         where n.tax_year = h.tax_year and {same_next} and n.import_id > h.import_id order by n.import_id, n.operation limit 1) later on true
   left join {live} l on l.tax_year = h.tax_year and {same_live} and later.before_image is null
   cross join lateral (
        select name, o.value as old, n.value as new
-         from jsonb_each_text(case when h.operation <> 'I' then h.before_image end) o(name, value)
-         full join jsonb_each_text(case when h.operation <> 'D' then coalesce(later.before_image, to_jsonb(l)) end) n(name, value)
-              using (name)
+         from (select * from unnest(before.columns, h.before_image) o(name, value) where h.operation <> 'I') o
+         full join (select * from unnest(case when later.before_image is null then %(live_columns)s else later.columns end,
+                                         coalesce(later.before_image, {live_image})) n(name, value) where h.operation <> 'D') n using (name)
         where o.value is distinct from n.value and name = any(%(columns)s)) c
  where h.import_id = %(import_id)s and h.tax_year = %(year)s
  order by {key}, h.operation, array_position(%(columns)s, c.name)
@@ -159,10 +161,15 @@ def value_changes(engine: Engine, import_id: int, table: str, column: str | None
 def _values(connection: Connection, found: Import, live: LiveTable, table: str, columns: list[str]) -> Iterator[ValueChange]:
     statement = sql.SQL(ROWS).format(
         history=live.history, live=live.live, same_next=same(live.key, "n", "h"), same_live=same(live.key, "l", "h"),
-        key=comma([names(live.key, "h")]),
+        key=comma([names(live.key, "h")]), live_image=texts(live.ours, "l"),
     )  # fmt: skip
+    values = {
+        "columns": columns, "live_columns": list(live.ours), "table": table, "import_id": found.import_id, "year": found.key.tax_year,
+    }  # fmt: skip
+    with connection.cursor() as cursor:
+        pin_forms(cursor)
     with connection.cursor("changes") as cursor:
         cursor.itersize = FETCHED_ROWS
-        cursor.execute(statement, {"columns": columns, "import_id": found.import_id, "year": found.key.tax_year})
+        cursor.execute(statement, values)
         for operation, row, column, old, new in cursor:
             yield ValueChange(table, OPERATIONS[operation], {name: row[name] for name in live.key}, column, old, new)

@@ -15,13 +15,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from psycopg2 import sql
+from psycopg2.extras import Json
 
 from pipeline.catalog.model import Drift, Table
 from pipeline.catalog.recipe import column_recipe, layout_recipe
 from pipeline.database.ledger import Import
 from pipeline.load.figures import Figure
 from pipeline.load.gate_result import GateResult
-from pipeline.load.relations import Relations, comma, names, same
+from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, same
 from pipeline.load.staging import StagedTable
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class TableDrift:
         (rows,) = self._cursor.fetchone() or (0,)
         if rows < self._limits.min_rows:
             return []
+        self._cursor.execute(WIDE_JOINS)
         results = self._keyed(rows) if self._table.is_keyed else self._keyless(rows)
         return [*results, self._gained(rows), *self._columns()]
 
@@ -143,7 +145,13 @@ class TableDrift:
             return []
         counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in columns)
         self._cursor.execute(sql.SQL(CHANGED).format(counts=counts, **self._words), self._values)
-        changed = sorted(zip(self._cursor.fetchone() or (), columns, strict=True), key=lambda pair: (-pair[0], pair[1]))
+        found = dict(zip(columns, self._cursor.fetchone() or (), strict=True))
+        # The publish counts the same, over the same rows.
+        self._cursor.execute(
+            "update etl.staged_table set changed_columns = %s where import_id = %s and table_name = %s",
+            [Json(found), self._found.import_id, self._table.name],
+        )
+        changed = sorted(((count, name) for name, count in found.items()), key=lambda pair: (-pair[0], pair[1]))
         told = [f"{name} in {_percent(Fraction(count, kept))}" for count, name in changed if count > MASS_UPDATE * kept]
         if not told:
             return []

@@ -19,8 +19,8 @@ from pipeline.database import ledger
 from pipeline.database.engine import connect, translated
 from pipeline.database.ledger import Import
 from pipeline.errors import ConfigurationError, HistoryGone
-from pipeline.load.relations import names
-from pipeline.load.take_back import LiveTable
+from pipeline.load.images import Images, LiveTable
+from pipeline.load.relations import comma, names
 from pipeline.load.upkeep import CHAIN
 
 if TYPE_CHECKING:
@@ -35,10 +35,9 @@ AS_OF = """
 select {live_columns} from {live} l where l.tax_year = {year} and l.import_id <= {import_id}
 union all
 select {before} from (
-    select distinct on ({key}) h.operation, h.before_image from {history} h
+    select distinct on ({key}) h.import_id, h.operation, h.before_image from {history} h
      where h.tax_year = {year} and h.import_id > {import_id} order by {key}, h.import_id, h.operation
-) h, lateral jsonb_populate_record(null::{live}, h.before_image) b
- where h.operation <> 'I' and b.import_id <= {import_id}
+) h where h.operation <> 'I' and {written_by} <= {import_id}
 """
 
 
@@ -58,13 +57,16 @@ def as_of(cursor: Cursor, import_id: int) -> dict[str, sql.Composed]:
     found = require_history(cursor, import_id, after=True)
     cursor.execute("select distinct table_name from etl.live_column where source = %s order by 1", [found.key.source])
     tables = [(name, LiveTable.read(cursor, found.key.source, name)) for (name,) in cursor.fetchall()]
-    return {name: _select(table, found) for name, table in tables if table.key}
+    return {name: _select(cursor, table, found) for name, table in tables if table.key}
 
 
-def _select(table: LiveTable, found: Import) -> sql.Composed:
+def _select(cursor: Cursor, table: LiveTable, found: Import) -> sql.Composed:
+    images = Images.read(cursor, table, found.key, found.import_id + 1)
+    before = comma(images.value(name, "h", exact_type=True) for name in table.columns)
     return sql.SQL(AS_OF).format(
         live=table.live, history=table.history, key=names(table.key, "h"), year=sql.Literal(found.key.tax_year),
-        import_id=sql.Literal(found.import_id), live_columns=names(table.columns, "l"), before=names(table.columns, "b"),
+        import_id=sql.Literal(found.import_id), live_columns=names(table.columns, "l"), before=before,
+        written_by=images.value("import_id", "h"),
     )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from psycopg2.extras import execute_values
 from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError
 from pipeline.load import partition
-from pipeline.load.relations import Relations, comma, names, same
+from pipeline.load.images import LiveTable, pin_forms, remember_columns, texts
+from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -41,13 +42,13 @@ select (select count(*) from {live} l where l.tax_year = %(year)s), (select coun
 DELETE_VANISHED = """
 with gone as (
     delete from {live} l where l.tax_year = %(year)s and not exists (select 1 from {keys} s where {same_key})
-    returning {live_key}, to_jsonb(l) as before_image)
+    returning {live_key}, {image} as before_image)
 insert into {history} (import_id, operation, tax_year, {key}, before_image)
 select %(import_id)s, 'D', %(year)s, {key}, before_image from gone
 """
 REMEMBER_DIFFERING = """
 insert into {history} (import_id, operation, tax_year, {key}, before_image)
-select %(import_id)s, 'U', l.tax_year, {live_key}, to_jsonb(l) from {live} l join {rows} s on {same_key} and l.row_hash <> s.row_hash
+select %(import_id)s, 'U', l.tax_year, {live_key}, {image} from {live} l join {rows} s on {same_key} and l.row_hash <> s.row_hash
  where l.tax_year = %(year)s
 """
 COUNT_DIFFERING = """
@@ -84,7 +85,7 @@ select {live_anchor}, seq from (
 """
 DELETE_GOING = """
 with gone as (
-    delete from {live} l using going s where l.tax_year = %(year)s and {same_row} returning {live_key}, to_jsonb(l) as before_image)
+    delete from {live} l using going s where l.tax_year = %(year)s and {same_row} returning {live_key}, {image} as before_image)
 insert into {history} (import_id, operation, tax_year, {key}, before_image)
 select %(import_id)s, 'D', %(year)s, {key}, before_image from gone
 """
@@ -130,6 +131,7 @@ def merge(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     (is_empty,) = cursor.fetchone() or (False,)
     if is_empty and _is_whole(cursor, relations, found):
         return _fill(cursor, relations, found)
+    cursor.execute(WIDE_JOINS)
     one_way = _merge_keyed if relations.table.is_keyed else _merge_keyless
     return one_way(cursor, relations, found)
 
@@ -170,6 +172,8 @@ def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes
     live, staged, whole, new = cursor.fetchone() or (0, 0, 0, 0)
     # What is staged narrow alone is live as it is, under a key that no other row has: so the counts tell what there is to do.
     vanished = live - (staged - new)
+    if vanished or whole > new:
+        words["image"] = _images(cursor, relations, found)
     deleted = _run(cursor, DELETE_VANISHED, words, values) if vanished else 0
     remembered = updated = inserted = 0
     if whole > new:
@@ -189,14 +193,27 @@ def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes
 
 
 def _count_columns(cursor: Cursor, relations: Relations, found: Import, rest: list[str], words: dict[str, sql.Composable]) -> None:
-    """Note in how many of the rows that are about to be updated each column differs."""
+    """Note in how many of the rows that are about to be updated each column differs; where most do, the gate has counted them."""
     if not rest:
         return
-    counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in rest)
-    _run(cursor, COUNT_DIFFERING, words | {"counts": counts}, {"year": found.key.tax_year})
-    row = cursor.fetchone() or ()
-    changed = [(found.import_id, relations.table.name, name, count) for name, count in zip(rest, row, strict=True) if count]
+    cursor.execute(
+        "select changed_columns from etl.staged_table where import_id = %s and table_name = %s", [found.import_id, relations.table.name]
+    )
+    (counted,) = cursor.fetchone() or (None,)
+    if counted is None:
+        counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in rest)
+        _run(cursor, COUNT_DIFFERING, words | {"counts": counts}, {"year": found.key.tax_year})
+        counted = dict(zip(rest, cursor.fetchone() or (), strict=True))
+    changed = [(found.import_id, relations.table.name, name, count) for name, count in counted.items() if count]
     execute_values(cursor, "insert into etl.column_change (import_id, table_name, column_name, updated) values %s", changed)
+
+
+def _images(cursor: Cursor, relations: Relations, found: Import) -> sql.Composed:
+    """What gives a live row's before-image; the names of its columns are kept."""
+    live = LiveTable.read(cursor, relations.table.source, relations.table.name)
+    pin_forms(cursor)
+    remember_columns(cursor, found.import_id, live)
+    return texts(live.columns, "l")
 
 
 def _merge_keyless(cursor: Cursor, relations: Relations, found: Import) -> Changes:
@@ -213,6 +230,7 @@ def _merge_keyless(cursor: Cursor, relations: Relations, found: Import) -> Chang
     if not _run(cursor, SURPLUS, words, values):
         return Changes()
     cursor.execute("analyze surplus")
+    words["image"] = _images(cursor, relations, found)
     _run(cursor, GOING, words, values)
     deleted = _run(cursor, DELETE_GOING, words, values)
     return Changes(_run(cursor, INSERT_COPIES, words, values), 0, deleted)

@@ -20,6 +20,10 @@ from pipeline.database.ledger import STAGING_SCHEMA
 #: PostgreSQL cuts identifiers after 63 bytes; a longer name of ours ends in a hash instead.
 LONGEST_NAME = 63
 
+#: For joins of whole rows, until the transaction ends. One that finds no room is written out and read again (an update of 300,000 rows
+#: takes a third longer), and code compiled for 71 columns is not run often enough to pay for it. A hash table takes twice this memory.
+WIDE_JOINS = "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
+
 
 def identifier(*names: str) -> sql.Identifier:
     """A quoted identifier, schema first; a last name that is too long keeps its beginning and gets a hash."""

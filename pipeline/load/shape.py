@@ -152,7 +152,7 @@ def _create_history(cursor: Cursor, relations: Relations) -> None:
     cursor.execute(
         sql.SQL(
             """create table {} (import_id bigint not null, operation "char" not null check (operation in ('I', 'U', 'D')),
-               tax_year integer not null, {}, before_image jsonb, check ((operation = 'I') = (before_image is null)))"""
+               tax_year integer not null, {}, before_image text[], check ((operation = 'I') = (before_image is null)))"""
         ).format(relations.history, comma(key))
     )
     cursor.execute(sql.SQL("create index on {} (import_id)").format(relations.history))

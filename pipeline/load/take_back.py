@@ -7,29 +7,19 @@ ledger and the database alone: a table that the catalog no longer has is taken b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
 from pipeline.database.ledger import Import
 from pipeline.errors import RollbackRefused
+from pipeline.load.images import Images, LiveTable, forget_columns
 from pipeline.load.publish import Changes
-from pipeline.load.relations import comma, identifier, names, same
+from pipeline.load.relations import WIDE_JOINS, comma, names, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
-KEY = """
-select a.attname from pg_index i, unnest(i.indkey) with ordinality k(attnum, place) join pg_attribute a on a.attnum = k.attnum
- where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary and k.place <= i.indnkeyatts
-   and a.attname <> 'tax_year' order by k.place
-"""
-#: Not those that PostgreSQL computes itself, which a user may have added.
-COLUMNS = """
-select a.attname, exists (select 1 from etl.live_column c where (c.source, c.table_name, c.column_name) = (%s, %s, a.attname))
-  from pg_attribute a where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' order by a.attnum
-"""
 #: Those of the import's rows that were there before are updated rows; a first import has no history at all.
 REMOVE_INSERTED = """
 delete from {live} l where l.tax_year = %(year)s and l.import_id = %(import_id)s and not exists (
@@ -37,45 +27,17 @@ delete from {live} l where l.tax_year = %(year)s and l.import_id = %(import_id)s
 """
 #: Deleted rows, too: one that somebody has put back by hand is in the way of none.
 RESTORE_IN_PLACE = """
-update {live} l set {assignments} from {history} h, lateral jsonb_populate_record(null::{live}, h.before_image) b
+update {live} l set {assignments} from {history} h
  where h.import_id = %(import_id)s and h.tax_year = %(year)s and h.operation <> 'I' and l.tax_year = %(year)s and {same_key}
 """
 #: Columns that came later are not in the image: they get their default.
-IMAGE_COLUMNS = """
-select jsonb_object_keys(before_image) from (
-    select before_image from {history} where import_id = %(import_id)s and tax_year = %(year)s and operation <> 'I' limit 1) one
-"""
 RESTORE_MISSING = """
 insert into {live} ({columns}) overriding system value
-select {before} from {history} h, lateral jsonb_populate_record(null::{live}, h.before_image) b
+select {before} from {history} h
  where h.import_id = %(import_id)s and h.tax_year = %(year)s and h.operation <> 'I'
    and not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_key})
 """
 REMEMBERED = "select count(*) from {history} where import_id = %(import_id)s and tax_year = %(year)s and operation <> 'I'"
-
-
-@dataclass(frozen=True)
-class LiveTable:
-    """A live table as the database has it: its names, its key without the tax year, its columns and which of them are ours."""
-
-    live: sql.Identifier
-    history: sql.Identifier
-    key: tuple[str, ...]
-    columns: tuple[str, ...]
-    ours: tuple[str, ...]
-
-    @classmethod
-    def read(cls, cursor: Cursor, source: str, table_name: str) -> LiveTable:
-        """Read it from the system catalog and the ledger; without a key when there is no such table."""
-        live = identifier(source, table_name)
-        cursor.execute(KEY, [live.as_string(cursor)])
-        key = tuple(name for (name,) in cursor.fetchall())
-        cursor.execute(COLUMNS, [source, table_name, live.as_string(cursor)])
-        columns = cursor.fetchall()
-        return cls(
-            live, identifier("history", f"{source}_{table_name}"), key, tuple(name for name, _ in columns),
-            tuple(name for name, is_ours in columns if is_ours),
-        )  # fmt: skip
 
 
 def take_back(cursor: Cursor, source: str, table_name: str, found: Import, images: int) -> Changes:
@@ -97,27 +59,27 @@ def take_back(cursor: Cursor, source: str, table_name: str, found: Import, image
     table = LiveTable.read(cursor, source, table_name)
     values: dict[str, object] = {"import_id": found.import_id, "year": found.key.tax_year}
     back = [name for name in table.ours if name not in table.key] + ["row_hash", "import_id"]
-    words: dict[str, sql.Composable] = {
-        "live": table.live, "history": table.history, "same_key": same(table.key, "h", "l"),
-        "assignments": comma(sql.SQL("{0} = b.{0}").format(sql.Identifier(name)) for name in back),
-    }  # fmt: skip
+    words: dict[str, sql.Composable] = {"live": table.live, "history": table.history, "same_key": same(table.key, "h", "l")}
+    cursor.execute(WIDE_JOINS)
     _run(cursor, REMEMBERED, words, values)
     (kept,) = cursor.fetchone() or (0,)
-    if kept != images:
+    before = Images.read(cursor, table, found.key, found.import_id)
+    if kept != images or (images and found.import_id not in before.places):
         raise RollbackRefused(
             f"the history of {source}.{table_name} has {kept} rows as they were before import {found.import_id}",
-            f"the {images} that it updated or deleted",
+            f"the {images} that it updated or deleted, and what their columns are",
             "find out who removed rows of the history; publish an older release, or restore a backup",
         )
     removed = _run(cursor, REMOVE_INSERTED, words, values)
     updated = restored = 0
     if images:
-        updated = _run(cursor, RESTORE_IN_PLACE, words, values)
-        _run(cursor, IMAGE_COLUMNS, words, values)
-        remembered = {name for (name,) in cursor.fetchall()}
-        columns = [name for name in table.columns if name in remembered]
-        restored = _run(cursor, RESTORE_MISSING, words | {"columns": names(columns), "before": names(columns, "b")}, values)
+        assignments = comma(sql.SQL("{} = {}").format(sql.Identifier(name), before.value(name, "h")) for name in back)
+        updated = _run(cursor, RESTORE_IN_PLACE, words | {"assignments": assignments}, values)
+        columns = before.columns
+        values_before = comma(before.value(name, "h") for name in columns)
+        restored = _run(cursor, RESTORE_MISSING, words | {"columns": names(columns), "before": values_before}, values)
     _run(cursor, "delete from {history} where import_id = %(import_id)s and tax_year = %(year)s", words, values)
+    forget_columns(cursor, [found.import_id], table_name)
     return Changes(restored, updated, removed)
 
 

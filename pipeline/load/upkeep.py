@@ -21,6 +21,7 @@ from pipeline.database.engine import connect, transaction, translated
 from pipeline.database.ledger import Import
 from pipeline.errors import TransientError
 from pipeline.handoff import OnEvent, ignore
+from pipeline.load.images import forget_columns
 from pipeline.load.publish import Changes
 from pipeline.load.relations import identifier
 
@@ -152,6 +153,7 @@ def _forget_history(cursor: Cursor, source: str, year: int, keep: Kept) -> tuple
         history = identifier("history", f"{source}_{table}")
         cursor.execute(sql.SQL("delete from {} where tax_year = %s and import_id = any(%s)").format(history), [year, going])
         rows += cursor.rowcount
+        forget_columns(cursor, going, table)
     cursor.execute("update etl.import set history_dropped_at = clock_timestamp() where import_id = any(%s)", [going])
     return going, rows
 

@@ -33,7 +33,7 @@ def test_only_rows_that_differ_are_written_with_their_before_images(world):
     changes = world.publish("b", B, POOLS)["owner"]
     assert (changes.inserted, changes.updated, changes.deleted) == (1, 1, 1)
     assert world.rows("select ctid, xmin from county.owner where acct = '3'") == unchanged
-    history = world.rows("select operation, acct, before_image ->> 'value' from history.county_owner order by acct")
+    history = world.rows("select operation, acct, etl.before_image(import_id, 'owner', before_image) ->> 'value' from history.county_owner order by acct")
     assert history == [("U", "1", "10.00"), ("D", "2", "20.00"), ("I", "4", None)]
 
 
