@@ -18,7 +18,7 @@ from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError
 from pipeline.load import partition
 from pipeline.load.images import LiveTable, pin_forms, remember_columns, texts
-from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, same
+from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, run, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -34,11 +34,14 @@ class Changes:
     is_first: bool = False
 
 
-#: What goes and its before-image are one statement: the image is of the very row that was deleted.
+#: Of the rows that are staged whole those whose key is not live are new, and those that are live with another hash differ; on a first
+#: import into a tax year that has rows already some may be equal.
 COUNTS = """
-select (select count(*) from {live} l where l.tax_year = %(year)s), (select count(*) from {keys}), (select count(*) from {rows}),
-       (select count(*) from {rows} s where not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_key}))
+select (select count(*) from {live} l where l.tax_year = %(year)s), (select count(*) from {keys}),
+       count(*) filter (where l.tax_year is null), count(*) filter (where l.row_hash <> s.row_hash)
+  from {rows} s left join {live} l on l.tax_year = %(year)s and {same_key}
 """
+#: What goes and its before-image are one statement: the image is of the very row that was deleted.
 DELETE_VANISHED = """
 with gone as (
     delete from {live} l where l.tax_year = %(year)s and not exists (select 1 from {keys} s where {same_key})
@@ -151,7 +154,7 @@ def _fill(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     words |= {"seq": sql.SQL(""), "number": sql.SQL("")}
     if not relations.table.is_keyed:
         words |= {"seq": sql.SQL(", seq"), "number": sql.SQL(NUMBER).format(anchor=names(relations.anchor))}
-    inserted = _run(cursor, INSERT_FIRST, words, {"import_id": found.import_id, "year": year})
+    inserted = run(cursor, INSERT_FIRST, words, {"import_id": found.import_id, "year": year})
     if inserted:
         cursor.execute("select set_config('default_statistics_target', %s, true)", [FIRST_STATISTICS])
         cursor.execute(sql.SQL("analyze {}").format(relations.partition(year)))
@@ -168,23 +171,23 @@ def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes
         "staged_columns": names(relations.column_names, "s"),
         "assignments": comma([sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in rest] or [sql.SQL("tax_year = l.tax_year")]),
     }  # fmt: skip
-    _run(cursor, COUNTS, words, values)
-    live, staged, whole, new = cursor.fetchone() or (0, 0, 0, 0)
+    run(cursor, COUNTS, words, values)
+    live, staged, new, differing = cursor.fetchone() or (0, 0, 0, 0)
     # What is staged narrow alone is live as it is, under a key that no other row has: so the counts tell what there is to do.
     vanished = live - (staged - new)
-    if vanished or whole > new:
+    if vanished or differing:
         words["image"] = _images(cursor, relations, found)
-    deleted = _run(cursor, DELETE_VANISHED, words, values) if vanished else 0
+    deleted = run(cursor, DELETE_VANISHED, words, values) if vanished else 0
     remembered = updated = inserted = 0
-    if whole > new:
-        remembered = _run(cursor, REMEMBER_DIFFERING, words, values)
+    if differing:
+        remembered = run(cursor, REMEMBER_DIFFERING, words, values)
         _count_columns(cursor, relations, found, rest, words)
-        updated = _run(cursor, UPDATE_DIFFERING, words, values)
+        updated = run(cursor, UPDATE_DIFFERING, words, values)
     if new:
-        inserted = _run(cursor, INSERT_NEW, words, values)
-    if (deleted, remembered, updated, inserted) != (vanished, whole - new, whole - new, new):
+        inserted = run(cursor, INSERT_NEW, words, values)
+    if (deleted, remembered, updated, inserted) != (vanished, differing, differing, new):
         raise AccountingError(
-            f"{relations.table.qualified}: {whole - new} rows differ and {updated} were updated, {new} are new and {inserted} were "
+            f"{relations.table.qualified}: {differing} rows differ and {updated} were updated, {new} are new and {inserted} were "
             f"inserted, {vanished} are gone and {deleted} were deleted",
             "the same rows: nobody else changes them, and no trigger keeps them as they are",
             "see who writes into the table, then run again",
@@ -202,7 +205,7 @@ def _count_columns(cursor: Cursor, relations: Relations, found: Import, rest: li
     (counted,) = cursor.fetchone() or (None,)
     if counted is None:
         counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in rest)
-        _run(cursor, COUNT_DIFFERING, words | {"counts": counts}, {"year": found.key.tax_year})
+        run(cursor, COUNT_DIFFERING, words | {"counts": counts}, {"year": found.key.tax_year})
         counted = dict(zip(rest, cursor.fetchone() or (), strict=True))
     changed = [(found.import_id, relations.table.name, name, count) for name, count in counted.items() if count]
     execute_values(cursor, "insert into etl.column_change (import_id, table_name, column_name, updated) values %s", changed)
@@ -227,13 +230,13 @@ def _merge_keyless(cursor: Cursor, relations: Relations, found: Import) -> Chang
         "columns": names(relations.column_names), "content_columns": names(relations.column_names, "c"),
     }  # fmt: skip
     cursor.execute("drop table if exists pg_temp.surplus, pg_temp.going")
-    if not _run(cursor, SURPLUS, words, values):
+    if not run(cursor, SURPLUS, words, values):
         return Changes()
     cursor.execute("analyze surplus")
     words["image"] = _images(cursor, relations, found)
-    _run(cursor, GOING, words, values)
-    deleted = _run(cursor, DELETE_GOING, words, values)
-    return Changes(_run(cursor, INSERT_COPIES, words, values), 0, deleted)
+    run(cursor, GOING, words, values)
+    deleted = run(cursor, DELETE_GOING, words, values)
+    return Changes(run(cursor, INSERT_COPIES, words, values), 0, deleted)
 
 
 def content_hash(cursor: Cursor, relations: Relations, tax_year: int) -> tuple[int, str]:
@@ -251,8 +254,3 @@ def content_hash(cursor: Cursor, relations: Relations, tax_year: int) -> tuple[i
     )
     row = cursor.fetchone()
     return (int(row[0]), str(row[1])) if row else (0, "")
-
-
-def _run(cursor: Cursor, statement: str, words: dict[str, sql.Composable], values: dict[str, object]) -> int:
-    cursor.execute(sql.SQL(statement).format(**words), values)
-    return int(cursor.rowcount)

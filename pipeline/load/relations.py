@@ -9,14 +9,21 @@ year, where that is all of them, the former is a view of the latter.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
 from pipeline.catalog.model import Table
 from pipeline.database.ledger import STAGING_SCHEMA
 
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+#: A value in a statement for :func:`run`.
+VALUE = re.compile(r"%\((\w+)\)s")
 #: PostgreSQL cuts identifiers after 63 bytes; a longer name of ours ends in a hash instead.
 LONGEST_NAME = 63
 
@@ -47,6 +54,16 @@ def same(columns: Iterable[str], left: str, right: str) -> sql.Composed:
     """``left.a = right.a and left.b = right.b``: for columns that are never NULL."""
     pairs = [sql.SQL("{} = {}").format(sql.Identifier(left, column), sql.Identifier(right, column)) for column in columns]
     return sql.SQL(" and ").join(pairs)
+
+
+def run(cursor: Cursor, statement: str, words: Mapping[str, sql.Composable], values: Mapping[str, object]) -> int:
+    """Execute a statement with identifiers as ``{word}`` and values as ``%(value)s``; returns its row count.
+
+    The values are written into it as literals: beside arguments psycopg2 takes a ``%`` in the name of a user's column for one of them.
+    """
+    literals = {f"value_of_{name}": sql.Literal(value) for name, value in values.items()}
+    cursor.execute(sql.SQL(VALUE.sub(r"{value_of_\1}", statement)).format(**words, **literals))
+    return int(cursor.rowcount)
 
 
 @dataclass(frozen=True)

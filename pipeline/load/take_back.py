@@ -15,7 +15,7 @@ from pipeline.database.ledger import Import
 from pipeline.errors import RollbackRefused
 from pipeline.load.images import Images, LiveTable, forget_columns
 from pipeline.load.publish import Changes
-from pipeline.load.relations import WIDE_JOINS, comma, names, same
+from pipeline.load.relations import WIDE_JOINS, comma, names, run, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -61,7 +61,7 @@ def take_back(cursor: Cursor, source: str, table_name: str, found: Import, image
     back = [name for name in table.ours if name not in table.key] + ["row_hash", "import_id"]
     words: dict[str, sql.Composable] = {"live": table.live, "history": table.history, "same_key": same(table.key, "h", "l")}
     cursor.execute(WIDE_JOINS)
-    _run(cursor, REMEMBERED, words, values)
+    run(cursor, REMEMBERED, words, values)
     (kept,) = cursor.fetchone() or (0,)
     before = Images.read(cursor, table, found.key, found.import_id)
     if kept != images or (images and found.import_id not in before.places):
@@ -70,19 +70,14 @@ def take_back(cursor: Cursor, source: str, table_name: str, found: Import, image
             f"the {images} that it updated or deleted, and what their columns are",
             "find out who removed rows of the history; publish an older release, or restore a backup",
         )
-    removed = _run(cursor, REMOVE_INSERTED, words, values)
+    removed = run(cursor, REMOVE_INSERTED, words, values)
     updated = restored = 0
     if images:
         assignments = comma(sql.SQL("{} = {}").format(sql.Identifier(name), before.value(name, "h")) for name in back)
-        updated = _run(cursor, RESTORE_IN_PLACE, words | {"assignments": assignments}, values)
+        updated = run(cursor, RESTORE_IN_PLACE, words | {"assignments": assignments}, values)
         columns = before.columns
         values_before = comma(before.value(name, "h") for name in columns)
-        restored = _run(cursor, RESTORE_MISSING, words | {"columns": names(columns), "before": values_before}, values)
-    _run(cursor, "delete from {history} where import_id = %(import_id)s and tax_year = %(year)s", words, values)
+        restored = run(cursor, RESTORE_MISSING, words | {"columns": names(columns), "before": values_before}, values)
+    run(cursor, "delete from {history} where import_id = %(import_id)s and tax_year = %(year)s", words, values)
     forget_columns(cursor, [found.import_id], table_name)
     return Changes(restored, updated, removed)
-
-
-def _run(cursor: Cursor, statement: str, words: dict[str, sql.Composable], values: dict[str, object]) -> int:
-    cursor.execute(sql.SQL(statement).format(**words), values)
-    return int(cursor.rowcount)

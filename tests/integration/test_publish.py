@@ -11,6 +11,7 @@ from county import FEATURE, ORIGIN, OWNER
 from pipeline.catalog.model import Gate
 from pipeline.database.engine import transaction
 from pipeline.errors import AccountingError, GateRefused, ReleaseHeld, RollbackRefused, StagingStale
+from pipeline.load.changes import value_changes
 from pipeline.load.checkpoints import Origin
 
 A = [("1", "ANN", Decimal("10.00")), ("2", "BOB", Decimal("20.00")), ("3", None, None)]
@@ -288,3 +289,26 @@ def test_refresh_finds_the_hash_of_a_live_row_in_its_primary_key(world):
     assert [key.split(" USING btree ")[1] for (key,) in keys] == [
         "(tax_year, acct, seq) INCLUDE (row_hash)", "(tax_year, acct) INCLUDE (row_hash)",
     ]
+
+
+def test_users_column_with_a_percent_sign_lives_through_publish_diff_and_rollback(world):
+    world.publish("a", A, POOLS)
+    with transaction(world.engine) as cursor:
+        cursor.execute('alter table county.owner add column "done %s 100%" text; update county.owner set "done %s 100%" = acct')
+        cursor.execute('alter table county.feature add column "%(year)s" text')
+    before = world.hashes(), world.rows("select * from county.owner order by acct")
+    world.publish("b", B, POOLS[1:])
+    assert list(value_changes(world.engine, 2, "owner"))
+    world.loads.rollback_import(2)
+    assert (world.hashes(), world.rows("select * from county.owner order by acct")) == before
+
+
+def test_first_import_of_a_year_that_has_rows_already_writes_those_that_differ(world):
+    world.publish("a", A, POOLS)
+    whole = world.hashes()
+    world.publish("b", B, POOLS[1:])
+    with transaction(world.engine) as cursor:  # the ledger is lost, and the tables are not
+        cursor.execute("truncate etl.import, etl.run cascade")
+    changes = world.publish("a", A, POOLS)["owner"]
+    assert (changes.updated, changes.inserted, changes.deleted) == (1, 1, 1)
+    assert world.hashes() == whole
