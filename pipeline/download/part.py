@@ -168,7 +168,8 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             os.close(descriptor)
             raise DownloadError(
-                f"{path} is locked: another process is downloading it", "one writer", "nothing: the next run finds its result"
+                f"{path} is locked: another process is downloading it", "one writer",
+                "nothing: the next run finds its result; should that process stand still, end it (fuser names it)",
             ) from None
         # Between open and lock the other writer may have published the file that we hold: then it is not ours to write.
         if _is_name_of(path, descriptor):

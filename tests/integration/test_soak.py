@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SEED = os.environ.get("SOAK_SEED", str(random.SystemRandom().randrange(10**6)))
+#: The same one every time: what is found by chance is found by the long soak, and not in somebody's unrelated change.
+SEED = os.environ.get("SOAK_SEED", "247476")
 
 
-def soak(*arguments, timeout_s):
-    command = [sys.executable, str(REPOSITORY / "scripts" / "soak.py"), "--seed", SEED, *arguments]
+def soak(*arguments, timeout_s, seed=SEED):
+    command = [sys.executable, str(REPOSITORY / "scripts" / "soak.py"), "--seed", seed, *arguments]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_", "DATABASE_URL", "LUIGI_"))
     }
@@ -33,5 +34,5 @@ def test_25_runs_with_up_to_three_faults_each_converge_without_a_hand():
 @pytest.mark.slow
 @pytest.mark.fault(51, 54, 55, 57, 58, 59, 60, 63, 64, 65, 68, 71)
 def test_300_runs_with_up_to_three_faults_each_converge_without_a_hand():
-    code, text = soak("--runs", "300", timeout_s=7200)
+    code, text = soak("--runs", "300", seed=os.environ.get("SOAK_SEED", str(random.SystemRandom().randrange(10**6))), timeout_s=7200)
     assert code == 0, text

@@ -5,7 +5,7 @@ import dataclasses
 import io
 from types import SimpleNamespace
 
-from pipeline.database.ledger import Import, ImportKey
+from pipeline.database.ledger import STAGING_REVISION, Import, ImportKey
 from pipeline.diff import overview_lines, value_lines, without_persons, write_csv
 from pipeline.load.changes import ImportChanges, TableChanges, ValueChange
 
@@ -20,7 +20,7 @@ def declared(*personal):
 
 
 def changes(*tables):
-    return ImportChanges(Import(2, KEY, "published", 1, None, None), tables)
+    return ImportChanges(Import(2, KEY, "published", 1, None, None, STAGING_REVISION), tables)
 
 
 def test_columns_that_name_persons_are_masked_letter_for_letter():

@@ -142,7 +142,7 @@ def test_child_that_stands_still_ends_the_test_and_not_the_suite(archive: Path, 
         os.kill(strace, signal.SIGKILL)
 
     with pytest.raises(AssertionError, match="stood still for 1 s"):
-        traced("fsync:error=EIO:when=1", archive, tmp_path / "members" / "out", deadline_s=1, meanwhile=stop)
+        traced("fsync:delay_enter=2000000:when=1", archive, tmp_path / "members" / "out", deadline_s=1, meanwhile=stop)
 
 
 @needs_mount
