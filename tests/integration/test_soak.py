@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The same one every time: what is found by chance is found by the long soak, and not in somebody's unrelated change.
-SEED = os.environ.get("SOAK_SEED", "247476")
+SEED = os.environ.get("SOAK_SEED", "4")
 
 
 def soak(*arguments, timeout_s, seed=SEED):
