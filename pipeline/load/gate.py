@@ -55,20 +55,22 @@ def check_release(cursor: Cursor, found: Import, source: Source, staged: Sequenc
     forget_figures(cursor, found)
     if not any(source.table(table.table).checks for table in staged):
         return results
-    known = _known_results(cursor, found, source, staged)
+    before = declared_results(cursor, found.base_import_id)
+    known = _known_results(cursor, found, source, staged, before)
     with next_views(cursor, found, source, staged) as views:
         for table in staged:
             if table.table not in empty:
-                results += TableChecks(cursor, source.table(table.table), table, views, empty, known.get(table.table, {})).run()
+                of_table = {recipe: result for (name, recipe), result in before.items() if name == table.table}
+                declared = source.table(table.table)
+                results += TableChecks(cursor, found, declared, table, views, empty, known.get(table.table, {}), of_table).run()
     return results
 
 
 def _known_results(
-    cursor: Cursor, found: Import, source: Source, staged: Sequence[StagedTable]
+    cursor: Cursor, found: Import, source: Source, staged: Sequence[StagedTable], results: Mapping[tuple[str, str], GateResult]
 ) -> Mapping[str, Mapping[str, GateResult]]:
     """By table and recipe, what the current import's checks saw of rows that stay as they are, in the other table of a reference too."""
     standing = {table.table for table in staged if _stands(cursor, found, source.table(table.table), table)}
-    results = declared_results(cursor, found.base_import_id)
     known: dict[str, dict[str, GateResult]] = {}
     for name in standing:
         table = source.table(name)

@@ -28,6 +28,7 @@ class GateResult:
         figure: the figure as one number, where it is one.
         bound: what it was held to.
         declared: the recipe of the schema file's check that asked for it; None: none did.
+        counted: the whole number of rows, or the sum, that a declared check took from the table.
     """
 
     check: str
@@ -40,6 +41,7 @@ class GateResult:
     figure: Decimal | None = None
     bound: Decimal | None = None
     declared: str | None = None
+    counted: Decimal | None = None
 
     @property
     def holds(self) -> bool:
@@ -65,12 +67,13 @@ def record_results(cursor: Cursor, import_id: int, results: Sequence[GateResult]
     cursor.execute("delete from etl.gate_result where import_id = %s", [import_id])
     rows = [
         (import_id, result.check, result.table, result.kind, result.severity, result.passed, result.seen, result.expected, result.figure,
-         result.bound, result.declared)
+         result.bound, result.declared, result.counted)
         for result in results
     ]  # fmt: skip
     execute_values(
         cursor,
-        """insert into etl.gate_result (import_id, check_name, table_name, kind, severity, passed, seen, expected, figure, bound, declared)
+        """insert into etl.gate_result (import_id, check_name, table_name, kind, severity, passed, seen, expected, figure, bound, declared,
+                                        counted)
            values %s""",
         rows,
     )
@@ -79,7 +82,7 @@ def record_results(cursor: Cursor, import_id: int, results: Sequence[GateResult]
 def declared_results(cursor: Cursor, import_id: int | None) -> dict[tuple[str, str], GateResult]:
     """The results of an import's declared checks, by table and recipe of the check."""
     cursor.execute(
-        """select check_name, table_name, passed, seen, expected, kind, severity, figure, bound, declared
+        """select check_name, table_name, passed, seen, expected, kind, severity, figure, bound, declared, counted
              from etl.gate_result where import_id = %s and declared is not null""",
         [import_id],
     )

@@ -28,6 +28,7 @@ from pipeline.errors import AccountingError, GateRefused, PipelineError, Staging
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
 from pipeline.load import bisect, constraints, damage, publish, quarantine, release, settle, shape, staging, upkeep
 from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, other_origins, read_checkpoints, write_checkpoint
+from pipeline.load.order import KeyOrder, write_order
 from pipeline.load.publish import Changes
 from pipeline.load.quarantine import Place
 from pipeline.load.relations import Relations
@@ -193,8 +194,12 @@ class LoadManager:
 
             relations = Relations(table, found.import_id)
 
+            orders: list[KeyOrder | None] = []
+
             def stage(rows: Path) -> int:
-                return staging.stage_rows(write, cursor, found, relations, report.part, rows, self.most)
+                copied, order = staging.stage_rows(write, cursor, found, relations, report.part, rows, self.most)
+                orders.append(order)
+                return copied
 
             copied, refused = bisect.stage_accepted(cursor, folder / "rows.parquet", stage, may_refuse=raw_lines is not None)
             if (copied + len(refused), quarantined) != (report.written, report.quarantined):
@@ -207,6 +212,8 @@ class LoadManager:
                 messages = {row.line: row.message for row in refused}
                 quarantine.add_refused(cursor, place, bisect.RULE, messages, raw_lines(list(messages)))
                 move_to_quarantine(cursor, found.import_id, table.name, report.part, len(refused))
+            # The last attempt is the one that stays.
+            write_order(cursor, found.import_id, table.name, report.part, orders[-1])
         if refused:
             self.on_event("load.refused_by_database", {"table": table.qualified, "part": report.part, "rows": len(refused)})
             by_rule = Counter(report.refused) + Counter({bisect.RULE: len(refused)})

@@ -10,7 +10,7 @@ member, to the row, or there is no marker. Settling twice, also at once, is sett
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,10 @@ from pipeline.errors import AccountingError, StagingStale
 from pipeline.handoff import RawLine
 from pipeline.load import quarantine
 from pipeline.load.checkpoints import Origin
+from pipeline.load.order import read_orders, suspect_keys
 from pipeline.load.quarantine import WHOLE_TABLE, Conflict, Place
 from pipeline.load.relations import Relations, names
-from pipeline.load.staging import StagedTable, lock_table, record_staged, staged_tables
+from pipeline.load.staging import StagedTable, list_suspects, lock_table, record_staged, staged_tables
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -31,18 +32,19 @@ if TYPE_CHECKING:
 #: Gives lines of the member, by number.
 RawLines = Callable[[list[int]], Mapping[int, RawLine]]
 
-#: The keys that more than one row has: in most tables there are none, and nothing is read further.
-REPEATED_KEYS = """
-create temporary table repeated_key on commit drop as select {anchor} from {keys} group by {anchor} having count(*) > 1
+#: The keys that more than one row has, where the order of the parts does not tell: in most tables there are none, and nothing is read
+#: further.
+FIND_SUSPECTS = """
+create temporary table suspect on commit drop as select {anchor} from {narrow} group by {anchor} having count(*) > 1
 """
 #: Over the whole table: rows that are not the line of their key that stands. ``copy`` > 1: a line nearer to that one is equal.
 REPEATED = """
 create temporary table repeated on commit drop as
 select * from (
-    select part, line, row_number() over (partition by {anchor}, row_hash order by {order}) as copy,
+    select s.ctid as place, part, line, row_number() over (partition by {anchor}, row_hash order by {order}) as copy,
            row_number() over (partition by {anchor} order by {order}) as turn,
            first_value(line) over (partition by {anchor} order by {order}) as standing_line
-      from {keys} join repeated_key using ({anchor})
+      from {narrow} s join suspect using ({anchor})
 ) ranked where turn > 1
 """
 SUMS = """
@@ -107,11 +109,10 @@ def settle_table(
         )
     _analyze(cursor, found, relations)
     repeated = Repeated()
-    if relations.table.is_keyed and _has_repeated_keys(cursor, relations):
+    if relations.table.is_keyed:
         place = Place(found.import_id, table, WHOLE_TABLE, origin.member_sha256)
-        # On a first import the narrow table is a view of the other one.
-        staging = (relations.rows,) if found.base_import_id is None else (relations.rows, relations.keys)
-        repeated = _settle_repeated(cursor, place, relations, staging, raw_lines, rows_per_rule)
+        narrow = relations.rows if found.base_import_id is None else relations.keys
+        repeated = _settle_repeated(cursor, place, relations, narrow, raw_lines, rows_per_rule)
     quarantine.trim(cursor, found.import_id, table, rows_per_rule)
     settled = StagedTable(
         table, "staged", origin.member_sha256, origin.recipe, parts, int(read), int(staged) - repeated.rows,
@@ -142,23 +143,32 @@ def _ruled_values(cursor: Cursor, found: Import, table: str) -> tuple[Counter[st
     return nulled, changed
 
 
-def _has_repeated_keys(cursor: Cursor, relations: Relations) -> bool:
-    cursor.execute("drop table if exists pg_temp.repeated_key, pg_temp.repeated")
-    cursor.execute(sql.SQL(REPEATED_KEYS).format(keys=relations.keys, anchor=names(relations.anchor)))
-    return cursor.rowcount > 0
-
-
 def _settle_repeated(
-    cursor: Cursor, place: Place, relations: Relations, staging: Sequence[sql.Identifier], raw_lines: RawLines, rows_per_rule: int
+    cursor: Cursor, place: Place, relations: Relations, narrow: sql.Identifier, raw_lines: RawLines, rows_per_rule: int
 ) -> Repeated:
-    """Take rows out of staging that are not the one of their key that stands."""
+    """Take rows out of staging that are not the one of their key that stands.
+
+    ``narrow`` is the table that has every row: on a first import the one with the whole rows, of which the other one is a view.
+    """
+    orders = read_orders(cursor, place.import_id, place.table)
+    words: dict[str, sql.Composable] = {"narrow": narrow, "anchor": names(relations.anchor)}
+    suspects = suspect_keys(orders)
+    cursor.execute("drop table if exists pg_temp.suspect, pg_temp.repeated")
+    if suspects:
+        list_suspects(cursor, narrow, relations.anchor, suspects)
+    elif suspects is None:
+        cursor.execute(sql.SQL(FIND_SUSPECTS).format(**words))
+    if suspects == [] or (suspects is None and cursor.rowcount == 0):
+        return Repeated()
     policy = relations.table.on_conflict
-    order = sql.SQL("line desc" if policy == "last" else "line")
-    cursor.execute(sql.SQL(REPEATED).format(keys=relations.keys, anchor=names(relations.anchor), order=order))
+    words["order"] = sql.SQL("line desc" if policy == "last" else "line")
+    cursor.execute(sql.SQL(REPEATED).format(**words))
     cursor.execute("select count(*) filter (where copy > 1), count(*) filter (where copy = 1) from repeated")
     equal, differing = cursor.fetchone() or (0, 0)
-    for name in staging:
-        cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(name))
+    cursor.execute(sql.SQL("delete from {} where ctid = any(array(select place from repeated))").format(narrow))
+    # What gave way within its part was not staged whole.
+    if narrow != relations.rows and equal + differing > sum(order.beaten for order in orders if order):
+        cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(relations.rows))
     if policy in ("first", "last"):
         return Repeated(equal, 0, differing)
     cursor.execute("select part, line, standing_line from repeated where copy = 1 order by line limit %s", [rows_per_rule])

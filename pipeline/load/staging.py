@@ -8,7 +8,7 @@ plain SQL. A kill leaves either the part with its checkpoint or neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from pipeline.database.ledger import Import
 from pipeline.load import quarantine
 from pipeline.load.ahead import read_ahead
 from pipeline.load.checkpoints import Origin
-from pipeline.load.relations import Relations, comma, same
+from pipeline.load.order import Key, KeyOrder, OrderWatch
+from pipeline.load.relations import Relations, comma, names, same
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -87,19 +88,33 @@ STAGED_COLUMNS = (
     "table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded, quarantined, conflicting, duplicate, superseded, "
     "filtered, nulled, changed, refused, seconds"
 )
-#: Lines of this part whose whole row must be staged: nothing live has their key (or parent) and hash. Between the part's first and last
-#: key, so that of a file in the order of its keys each part is compared with its own stretch of the live table's index.
+#: A page near the end of a table: what is copied into it goes there and behind it, for a table grows by up to 64 pages before they are
+#: filled, in each session that copies. Only pages that a VACUUM emptied may lie in front of it.
+NEAR_END = "select format('(%%s,0)', greatest(pg_relation_size(%s) / current_setting('block_size')::integer - 256, 0))"
+ANYWHERE = "(0,0)"
+#: Lines of this part whose whole row must be staged, unless they give way anyway: nothing live has their key (or parent) and hash. Between
+#: the part's first and last key, so that of a file in the order of its keys each part is compared with its own stretch of the live
+#: table's index.
 NOT_LIVE = """
-select s.line from {keys} s where s.part = %(part)s
+select s.line from {keys} s where s.part = %(part)s and s.ctid >= %(place)s
    and not exists (select 1 from {live} l where l.tax_year = %(year)s and {same_anchor} and l.row_hash = s.row_hash
                                             and l.{first} between %(least)s and %(most)s)
+"""
+#: Lines of a part that are not the one of their key that stands in it.
+BEATEN = """
+select line from (
+    select line, row_number() over (partition by {anchor} order by {order}) as turn
+      from {keys} s join suspect using ({anchor}) where part = %(part)s and s.ctid >= %(place)s
+) ranked where turn > 1
 """
 #: One scan of both sides, in memory as far as a worker's may go. The narrow table has no statistics yet, and without them PostgreSQL
 #: would rather look every row up by itself, which takes two to four times as long.
 IN_ONE_SCAN = "select set_config('enable_nestloop', 'off', true), set_config('work_mem', '32MB', true)"
 
 
-def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relations, part: int, parquet: Path, most: Most) -> int:
+def stage_rows(
+    upsert: Upsert, cursor: Cursor, found: Import, relations: Relations, part: int, parquet: Path, most: Most
+) -> tuple[int, KeyOrder | None]:
     """Copy a part's rows into the staging tables: all of them narrow, those that are not live whole.
 
     Args:
@@ -112,30 +127,78 @@ def stage_rows(upsert: Upsert, cursor: Cursor, found: Import, relations: Relatio
         most: what is read and formatted at a time.
 
     Returns:
-        The rows staged narrow.
+        The rows staged narrow, and the order of their keys; None: they do not rise.
     """
     narrow, wide = [*relations.anchor, "row_hash"], [*relations.column_names, "row_hash"]
+    watch = OrderWatch(relations.table)
     if found.base_import_id is None:
-        return upsert(_batches(parquet, part, wide, most), relations.rows)
-    copied = upsert(_batches(parquet, part, narrow, most), relations.keys)
-    lines = _not_live(cursor, found, relations, part)
+        copied = upsert(watch.watched(_batches(parquet, part, wide, most)), relations.rows)
+        return copied, watch.order
+    cursor.execute(NEAR_END, [relations.keys.as_string(cursor)])
+    (near_end,) = cursor.fetchone() or (ANYWHERE,)
+    copied = upsert(watch.watched(_batches(parquet, part, narrow, most)), relations.keys)
+    of_part = _extent(cursor, relations, part, copied, near_end)
+    order, lines = watch.order, _not_live(cursor, found, relations, of_part)
+    if order is not None and order.suspects:
+        beaten = _beaten(cursor, relations, of_part, order.suspects)
+        order = replace(order, beaten=len(beaten))
+        lines = lines.filter(pc.invert(pc.is_in(lines, value_set=beaten)))
     if len(lines):
         upsert(_batches(parquet, part, wide, most, lines), relations.rows)
-    return copied
+    return copied, order
 
 
-def _not_live(cursor: Cursor, found: Import, relations: Relations, part: int) -> pa.Int64Array:
+@dataclass(frozen=True)
+class _Extent:
+    """Where the rows of a part lie in narrow staging: none before a place; and the least and greatest of their first key column."""
+
+    part: int
+    place: str
+    least: object
+    most: object
+
+
+def _extent(cursor: Cursor, relations: Relations, part: int, rows: int, place: str) -> _Extent:
+    """Where so many rows lie that were just copied: behind a place near the table's end of then, unless pages in front of it had room."""
     first = sql.Identifier(relations.anchor[0])
     is_boolean = relations.table.column(relations.anchor[0]).type.kind == "boolean"
     bounds = sql.SQL("bool_and({0}), bool_or({0})" if is_boolean else "min({0}), max({0})").format(first)
-    cursor.execute(sql.SQL("select {} from {} where part = %s").format(bounds, relations.keys), [part])
-    least, most = cursor.fetchone() or (None, None)
+    statement = sql.SQL("select count(*), {} from {} where part = %s and ctid >= %s").format(bounds, relations.keys)
+    cursor.execute(statement, [part, place])
+    count, least, most = cursor.fetchone() or (0, None, None)
+    if count == rows:
+        return _Extent(part, place, least, most)
+    cursor.execute(statement, [part, ANYWHERE])
+    _, least, most = cursor.fetchone() or (0, None, None)
+    return _Extent(part, ANYWHERE, least, most)
+
+
+def _not_live(cursor: Cursor, found: Import, relations: Relations, of_part: _Extent) -> pa.Int64Array:
+    first = sql.Identifier(relations.anchor[0])
     cursor.execute(IN_ONE_SCAN)
     cursor.execute(
         sql.SQL(NOT_LIVE).format(keys=relations.keys, live=relations.live, same_anchor=same(relations.anchor, "l", "s"), first=first),
-        {"part": part, "year": found.key.tax_year, "least": least, "most": most},
+        vars(of_part) | {"year": found.key.tax_year},
     )
     return pa.array([line for (line,) in cursor.fetchall()], pa.int64())
+
+
+def _beaten(cursor: Cursor, relations: Relations, of_part: _Extent, suspects: Sequence[Key]) -> pa.Int64Array:
+    """The lines of this part that give way to another one of their key in it, whatever other parts hold."""
+    list_suspects(cursor, relations.keys, relations.anchor, suspects)
+    order = sql.SQL("line desc" if relations.table.on_conflict == "last" else "line")
+    cursor.execute(sql.SQL(BEATEN).format(keys=relations.keys, anchor=names(relations.anchor), order=order), vars(of_part))
+    return pa.array([line for (line,) in cursor.fetchall()], pa.int64())
+
+
+def list_suspects(cursor: Cursor, narrow: sql.Identifier, anchor: Sequence[str], suspects: Sequence[Key]) -> None:
+    """Put keys into ``pg_temp.suspect``, which is there until the transaction ends."""
+    cursor.execute("drop table if exists pg_temp.suspect")
+    cursor.execute(
+        sql.SQL("create temporary table suspect on commit drop as select {} from {} with no data").format(names(anchor), narrow)
+    )
+    execute_values(cursor, "insert into suspect values %s", suspects, page_size=1000)
+    cursor.execute("analyze suspect")
 
 
 def _batches(

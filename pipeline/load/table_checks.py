@@ -1,10 +1,10 @@
 """The checks that a schema file declares over whole tables, judged on the tables as they would be published.
 
-A table's figures for ``fill`` and ``sum`` come from one scan; ``unique`` and ``reference`` take a query each. Bounds are exact: a share is
-compared as the fraction that it is. Where there is nothing to take a share of (no row, or no row with a value), and where a reference's
-other table is not in the release and has no rows, the check passes and says so. What was seen of the same rows before is not looked for
-again. A result names figure and bound, and some of the rows
-or values that break it: never those of personal columns.
+A table's figures for ``fill`` and ``sum`` come from one scan, or where few rows change from what comes and goes; ``unique`` and
+``reference`` take a query each. Bounds are exact: a share is compared as the fraction that it is. Where there is nothing to take a share
+of (no row, or no row with a value), and where a reference's other table is not in the release and has no rows, the check passes and says
+so. What was seen of the same rows before is not looked for again. A result names figure and bound, and some of the rows or values that
+break it: never those of personal columns.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from psycopg2 import sql
 
 from pipeline.catalog.model import Check, Table
 from pipeline.catalog.recipe import check_recipe
+from pipeline.database.ledger import Import
 from pipeline.load.gate_result import GateResult
-from pipeline.load.relations import comma, names
+from pipeline.load.moves import moved
+from pipeline.load.relations import Relations, comma, names
 from pipeline.load.staging import StagedTable
 
 if TYPE_CHECKING:
@@ -53,18 +55,22 @@ class TableChecks:
         views: the next state of the release's tables.
         empty: those of them that the release does not carry and that have no rows.
         known: what checks saw of the very rows that are to be published, by the check's recipe.
+        before: what checks saw of the live rows, likewise.
     """
 
     def __init__(
         self,
         cursor: Cursor,
+        found: Import,
         table: Table,
         staged: StagedTable,
         views: Mapping[str, sql.Identifier],
         empty: frozenset[str],
         known: Mapping[str, GateResult],
+        before: Mapping[str, GateResult],
     ) -> None:
         self._cursor, self._table, self._views, self._empty, self._known = cursor, table, views, empty, known
+        self._found, self._staged, self._before = found, staged, before
         self._rows, self._view = staged.rows_loaded, views[table.name]
 
     def run(self) -> list[GateResult]:
@@ -75,7 +81,9 @@ class TableChecks:
             recipe = check_recipe(self._table, check)
             # What is known of these rows has the check's name and severity of then.
             result = self._known.get(recipe) or self._judge(check, figures)
-            results.append(replace(result, check=check.name, severity=check.severity, declared=recipe))
+            counted = figures.get(check.name, result.counted)
+            counted = None if counted is None else Decimal(counted)
+            results.append(replace(result, check=check.name, severity=check.severity, declared=recipe, counted=counted))
         return results
 
     def _figures(self) -> dict[str, int | Decimal]:
@@ -89,8 +97,23 @@ class TableChecks:
         }
         if not wanted:
             return {}
+        return dict(zip(wanted, self._moved(wanted) or self._read(wanted), strict=True))
+
+    def _moved(self, wanted: Mapping[str, sql.Composable]) -> list[Decimal] | None:
+        """The figures of the live rows, and by how much they move; None: they are not known, or too much moves."""
+        recipes = {check.name: check_recipe(self._table, check) for check in self._table.checks}
+        before = [self._before[recipes[name]].counted for name in wanted if recipes[name] in self._before]
+        if len(before) < len(wanted):
+            return None
+        relations = Relations(self._table, self._found.import_id)
+        moves = moved(self._cursor, self._found, relations, self._staged, list(wanted.values()))
+        if moves is None or None in before:
+            return None
+        return [figure + move for figure, move in zip(before, moves, strict=True) if figure is not None]
+
+    def _read(self, wanted: Mapping[str, sql.Composable]) -> tuple[int | Decimal, ...]:
         self._cursor.execute(sql.SQL("select {} from {} r").format(comma(wanted.values()), self._view))
-        return dict(zip(wanted, self._cursor.fetchone() or (), strict=True))
+        return self._cursor.fetchone() or ()
 
     def _judge(self, check: Check, figures: Mapping[str, int | Decimal]) -> GateResult:
         if check.kind == "unique":
