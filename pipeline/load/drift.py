@@ -43,7 +43,13 @@ with lost as materialized (
     select {shown} from {live} l where l.tax_year = %(year)s and not exists (select 1 from {keys} s where {same_anchor}))
 select (select count(*) from lost), array(select {example} from (select distinct * from lost order by 1 limit %(named)s) l)
 """
-CHANGED = "select {counts} from {live} l join {rows} s on {same_anchor} and l.row_hash <> s.row_hash where l.tax_year = %(year)s"
+#: The same, and in how many of the rows that stay each column differs.
+CHANGED = """
+select count(*), count(*) filter (where l.tax_year is null), {counts}
+  from {rows} s left join {live} l on l.tax_year = %(year)s and {same_anchor}
+"""
+DIFFERS = "count(*) filter (where l.tax_year is not null and l.{0} is distinct from s.{0})"
+STAGED_WHOLE = "select reltuples from pg_class where oid = to_regclass(%s)"
 
 
 @dataclass(frozen=True)
@@ -96,14 +102,22 @@ class TableDrift:
 
     def _keyed(self, rows: int) -> list[GateResult]:
         """The keys that vanish, and the columns that change in most of the rows that stay."""
-        self._cursor.execute(sql.SQL(NEW_KEYS).format(**self._words), self._values)
-        differing, new = self._cursor.fetchone() or (0, 0)
+        self._cursor.execute(STAGED_WHOLE, [self._relations.rows.as_string(self._cursor)])
+        (whole,) = self._cursor.fetchone() or (0,)
+        changed: Mapping[str, int] | None = None
+        if whole > MASS_UPDATE * rows:
+            differing, new, changed = self._changed()
+        else:
+            self._cursor.execute(sql.SQL(NEW_KEYS).format(**self._words), self._values)
+            differing, new = self._cursor.fetchone() or (0, 0)
         # By the account alone: only where it says that keys are lost is the live table asked which.
         lost, examples = self._lost() if rows > self._staged.rows_loaded - new else (0, [])
         seen = f"{lost} of {rows} keys are gone" + (f" and {new} are new" if lost and new else "") + _among(examples)
         result = self._share("keys lost", lost, rows, self._limits.max_keys_lost, seen)
         kept = rows - lost
-        return [result, *self._mass_update(kept)] if differing - new > MASS_UPDATE * kept else [result]
+        if differing - new <= MASS_UPDATE * kept:
+            return [result]
+        return [result, *self._mass_update(kept, self._changed()[2] if changed is None else changed)]
 
     def _keyless(self, rows: int) -> list[GateResult]:
         """The rows whose parent vanishes, and by how many there are fewer."""
@@ -138,18 +152,20 @@ class TableDrift:
         count, examples = self._cursor.fetchone() or (0, [])
         return int(count), [text for text in examples if text]
 
-    def _mass_update(self, kept: int) -> list[GateResult]:
-        """A note of the columns that change in most rows."""
+    def _changed(self) -> tuple[int, int, Mapping[str, int]]:
+        """The rows that are staged whole, those of them whose key is new, and by column in how many of the others it differs."""
         columns = [name for name in self._relations.column_names if name not in self._relations.anchor]
-        if not columns:
-            return []
-        counts = comma(sql.SQL("count(*) filter (where l.{0} is distinct from s.{0})").format(sql.Identifier(name)) for name in columns)
+        counts = comma([sql.SQL(DIFFERS).format(sql.Identifier(name)) for name in columns] or [sql.SQL("0")])
         self._cursor.execute(sql.SQL(CHANGED).format(counts=counts, **self._words), self._values)
-        found = dict(zip(columns, self._cursor.fetchone() or (), strict=True))
+        whole, new, *found = self._cursor.fetchone() or (0, 0)
+        return whole, new, dict(zip(columns, found, strict=bool(columns)))
+
+    def _mass_update(self, kept: int, found: Mapping[str, int]) -> list[GateResult]:
+        """A note of the columns that change in most rows."""
         # The publish counts the same, over the same rows.
         self._cursor.execute(
             "update etl.staged_table set changed_columns = %s where import_id = %s and table_name = %s",
-            [Json(found), self._found.import_id, self._table.name],
+            [Json(dict(found)), self._found.import_id, self._table.name],
         )
         changed = sorted(((count, name) for name, count in found.items()), key=lambda pair: (-pair[0], pair[1]))
         told = [f"{name} in {_percent(Fraction(count, kept))}" for count, name in changed if count > MASS_UPDATE * kept]

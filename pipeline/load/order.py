@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 KINDS: Final = ("text", "smallint", "integer", "bigint", "date")
 #: A part with more of such keys is none whose file is in order.
 MOST_SUSPECT: Final = 10_000
-#: How many rows in a row may lie out of their place.
-LONGEST_RUN: Final = 10
+#: How many times rows that lie below the one before them are set aside before those that are left rise.
+MOST_LOOKS: Final = 10
 
 #: A key: text, whole numbers, and days as ``2025-12-31``.
 Key = tuple[Any, ...]
@@ -86,7 +86,7 @@ class OrderWatch:
             self._first = _key(keys)
         if self._last:
             keys = [pa.concat_arrays([last, column]) for last, column in zip(self._last, keys, strict=True)]
-        for _ in range(LONGEST_RUN):
+        for _ in range(MOST_LOOKS):
             falls, equal = _neighbours(keys)
             displaced = pc.indices_nonzero(falls)
             if len(self._suspects) + len(displaced) > MOST_SUSPECT:

@@ -14,6 +14,7 @@ from pipeline.errors import GateRefused
 from pipeline.load.checkpoints import Origin
 from pipeline.load.next_state import next_views
 from pipeline.load.staging import staged_tables
+from pipeline.load.table_checks import TableChecks
 from pipeline.status import read_status, status_lines
 
 OWNERS = [(str(n), f"N{n}", Decimal(n)) for n in range(10)]
@@ -354,3 +355,20 @@ def test_reference_over_two_columns_looks_at_rows_that_have_both(world):
     assert [seen for *_, seen in results(world, "feature")] == [
         "1 of 3 rows have acct, code that is not in owner.acct, name, among them acct 2 code N1"
     ]
+
+
+def test_figures_of_a_refresh_are_those_of_before_and_what_came_and_went(world, monkeypatch):
+    """Rows that stay are not read again; the figures are what a scan would have seen."""
+    asked = (check("fill", "name", name="named", least=Decimal("0.1")), check("sum", "value", name="worth", least=1))
+    world.declare(dataclasses.replace(OWNER, checks=asked))
+    owners = [(f"{n:03}", f"N{n}" if n % 2 else None, Decimal(n)) for n in range(60)]
+    bring(world, "r1", owners, FEATURES)
+    monkeypatch.setattr(TableChecks, "_read", None)
+    changed = [*owners[1:40], ("040", None, Decimal("7.50")), *owners[41:], ("900", "N900", None), ("901", None, Decimal(5))]
+    bring(world, "r2", changed, FEATURES)
+    named, worth = sum(row[1] is not None for row in changed), sum(row[2] or 0 for row in changed)
+    assert [row[-1] for row in results(world) if row[1] in ("fill", "sum")] == [
+        f"{named} of {len(changed)} rows have name", f"the sum of value is {worth:.2f}",
+    ]  # fmt: skip
+    bring(world, "r3", owners, FEATURES)
+    assert [row[-1] for row in results(world) if row[1] == "sum"] == [f"the sum of value is {sum(row[2] for row in owners):.2f}"]
