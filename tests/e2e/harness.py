@@ -30,7 +30,7 @@ from pipeline.load.manager import LoadManager
 
 #: Archives get this modification time: the same content offered again is the same release again.
 PUBLISHED_AT = 1_700_000_000
-COMMAND_TIMEOUT_S = 240
+COMMAND_TIMEOUT_S = 600
 #: Luigi's pace in tests: the shipped figures but for the pause before a retry.
 BRISK = {"worker.wait_interval": "0.2", "worker.wait_jitter": "0", "scheduler.retry_delay": "1", "scheduler.retry_count": "2"}
 #: Set by whoever starts the tests, and not for the processes of a world.

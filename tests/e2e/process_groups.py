@@ -47,7 +47,7 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until(question: Any, timeout_s: float = 60.0, every_s: float = 0.05) -> Any:
+def wait_until(question: Any, timeout_s: float = 300.0, every_s: float = 0.05) -> Any:
     """Ask until the answer is true; the answer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -27,7 +27,7 @@ ODD = [b" ", b"  ", b"\t", b"\0", b"\x01", b"\x0b", b"\x1c", b"\x1f", b"\x7f", b
 PIECE = st.sampled_from([*WORDS, *ODD, b"A", b"ab cd"])
 FIELD = st.lists(PIECE, max_size=4).map(b"".join)
 END = st.sampled_from([b"\n", b"\r\n"])
-SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @st.composite
