@@ -38,7 +38,7 @@ from soak_ground import County, Ground, ground, living_children, state_of  # noq
 from soak_process import TELL, Place, Process  # noqa: E402
 
 #: A disturbed command that has not ended by then hangs.
-ATTEMPT_S = 60.0
+ATTEMPT_S = 150.0
 AS_OF = dt.datetime(2026, 1, 1)
 NOTHING = ""
 
@@ -285,7 +285,7 @@ class Run:
 
     def until_settled(self) -> list[str]:
         """What is left over after a moment: a session that ends needs one."""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 30
         while (wrong := invariants.settled(self.county)) and time.monotonic() < deadline:
             time.sleep(0.05)
         return wrong

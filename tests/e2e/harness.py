@@ -203,7 +203,13 @@ class World:
         return tuple(rows[0])
 
     def leftovers(self) -> dict[str, object]:
-        """What must be gone when nothing is at work: staging tables, markers, open rows, locks, sessions, unfinished files."""
+        """What must be gone when nothing is at work: staging tables, markers, open rows, locks, sessions. A session's end takes a moment."""
+        deadline = time.monotonic() + 60
+        while (found := self._left()).keys() & {"advisory locks", "sessions"} and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _left(self) -> dict[str, object]:
         return {
             name: found
             for name, found in {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from harness import BRISK
-from process_groups import children, group_members
+from process_groups import children, gone, group_members
 from sample_site import REAL
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
@@ -161,7 +161,7 @@ def test_signal_ends_the_whole_group_within_seconds_with_30(world, blocked, numb
     done = world.finish(process, started)
     assert time.monotonic() - told < 60
     assert (done.code, "E_INTERRUPTED" in done.text, signal.Signals(number).name in done.text) == (30, True, True), done.text
-    assert group_members(luigi) == []
+    gone(luigi)
     assert world.sql("select outcome, exit_code from etl.run order by run_id desc limit 1") == [("failed", 30)]
     assert world.one("select count(*) from etl.task_attempt where outcome = 'running'") == 0
 
@@ -221,7 +221,7 @@ def test_database_that_goes_silent_in_mid_run_ends_it_with_30_and_no_process_is_
             done = world.finish(process, started)
         assert time.monotonic() - told < 150
         assert (done.code, "E_DATABASE" in done.text) == (30, True), done.text
-        assert group_members(luigi) == []
+        gone(luigi)
     finally:
         proxy.close()
     assert world.run(*SYNC).code == 0

@@ -11,7 +11,7 @@ import uuid
 import pytest
 from databases import database
 from harness import World
-from process_groups import children, group_members, kill_group, wait_until
+from process_groups import children, gone, kill_group, wait_until
 from sample_site import BUNDLE, HEARINGS, REAL, TRAVIS, members
 
 from pipeline import scheduler
@@ -229,7 +229,7 @@ def test_killed_luigi_parent_ends_the_run_with_30_and_leaves_no_process(changed)
         os.kill(luigi, signal.SIGKILL)
         done = world.finish(process, started)
         assert done.code == 30, done.text
-        assert group_members(luigi) == []
+        gone(luigi)
     assert world.sql("select outcome, exit_code from etl.run order by run_id desc limit 1") == [("failed", 30)]
     assert world.one("select count(*) from etl.task_attempt where outcome = 'running'") == 0
     assert world.run(*SYNC).code == 0

@@ -222,7 +222,9 @@ def test_a_stop_of_nightly_ends_every_process_of_the_run(quickstarted, environme
         try:
             said, _ = process.communicate(timeout=300)
         finally:
-            left = [pid for pid in before if processes.started_at(pid)]
+            deadline = time.monotonic() + 60
+            while (left := [pid for pid in before if processes.started_at(pid)]) and time.monotonic() < deadline:
+                time.sleep(0.05)  # what was killed needs a moment
             for pid in left:  # the test has failed; nothing of it outlives it
                 os.kill(pid, signal.SIGKILL)
         connection.close()

@@ -394,7 +394,7 @@ def test_clients_at_the_same_time_get_whole_answers(served: Served) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert bodies == [BODY] * 12
 
 
