@@ -34,11 +34,11 @@ sys.path[:0] = [entry for entry in (str(SCRIPTS), str(SCRIPTS.parent)) if entry 
 import soak_invariants as invariants  # noqa: E402
 from soak_county import SOURCE, YEAR  # noqa: E402
 from soak_faults import FAULTS, LUIGI, Attempt, Fault, go_on  # noqa: E402
-from soak_ground import County, Ground, ground, living_children  # noqa: E402
-from soak_process import Place, Process  # noqa: E402
+from soak_ground import County, Ground, ground, living_children, state_of  # noqa: E402
+from soak_process import TELL, Place, Process  # noqa: E402
 
 #: A disturbed command that has not ended by then hangs.
-ATTEMPT_S = 60.0
+ATTEMPT_S = 150.0
 AS_OF = dt.datetime(2026, 1, 1)
 NOTHING = ""
 
@@ -187,14 +187,24 @@ class Run:
     def _end(self, process: Process, fault: Fault, line: Sequence[str]) -> None:
         code = process.wait(ATTEMPT_S)
         if code is None:
-            tree = [process.pid, *living_children(process.pid)]
-            for pid in tree:
-                os.kill(pid, signal.SIGKILL)
+            where = self._where([process.pid, *living_children(process.pid)])
             process.wait(5)
         process.close()
-        assert code is not None, f"{fault.name}: it hangs"
+        assert code is not None, f"{fault.name}: it hangs\n{where}"
         right = LUIGI if line[0] == "luigi" else fault.codes | ({31} if self.told.journey.is_rollback else set())
         assert code < 0 or code in right, f"I6: exit code {code} after {fault.name}\n{self.logs()}"
+
+    def _where(self, tree: Sequence[int]) -> str:
+        """Where the processes of a command hang, and what they have said; they are killed."""
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, TELL)
+        time.sleep(2)
+        told = "\n".join(state_of(pid) for pid in tree) + "\n" + self.logs()
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return told
 
     def _command(self) -> None:
         """A real command, killed at a moment of the clock with all that it has started."""
@@ -275,7 +285,7 @@ class Run:
 
     def until_settled(self) -> list[str]:
         """What is left over after a moment: a session that ends needs one."""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 30
         while (wrong := invariants.settled(self.county)) and time.monotonic() < deadline:
             time.sleep(0.05)
         return wrong

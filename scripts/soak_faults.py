@@ -26,7 +26,7 @@ from soak_process import Process, Stopped
 TRANSIENT = frozenset((0, 30))
 #: Luigi's own words for "not all of it": plain luigi has no others.
 LUIGI = frozenset((0, 10, 20, 25, 30, 35))
-LOCKED_FOR_S = 1.0
+LOCKED_FOR_S = 2.0
 SILENT_FOR_S = 6.0
 
 

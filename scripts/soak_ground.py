@@ -45,8 +45,10 @@ SERVER = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "127.0.
 BRISK = {
     "extract.part_bytes": str(soak_county.PART_BYTES), "worker.wait_interval": "0.02", "worker.wait_jitter": "0",
     "worker.max_keep_alive_idle_duration": "5", "scheduler.retry_delay": "0.1", "scheduler.retry_count": "2", "database.reconnect_s": "1",
-    "database.connect_timeout_s": "2", "database.lock_timeout_s": "0.7", "database.silence_s": "1.5", "database.min_free_mb": "0",
+    "database.connect_timeout_s": "5", "database.lock_timeout_s": "1.4", "database.silence_s": "1.5", "database.min_free_mb": "0",
     "download.max_retries": "1",
+    # A frozen run on the same machine may hold all places at the host, for which an hour is waited in earnest.
+    "download.slot_wait_s": "3",
 }  # fmt: skip
 
 
@@ -161,7 +163,7 @@ class Ground:
         """Signal the server's process, wait for its end, leave it down for a while, and start it again."""
         pid = self.postmaster()
         os.kill(pid, number)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while _is_alive(pid):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the server {pid} does not end")
@@ -171,7 +173,7 @@ class Ground:
 
     def until_up(self) -> None:
         """Wait until the server takes connections again."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 with self.admin("postgres") as cursor:
@@ -283,6 +285,16 @@ def living_children(pid: int) -> list[int]:
         found += below
         due += below
     return found
+
+
+def state_of(pid: int) -> str:
+    """One line on a process: its state and what it waits for in the kernel."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        waits = Path(f"/proc/{pid}/wchan").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return f"{pid} is gone"
+    return f"{pid} below {state[1]}: state {state[0]}, in {waits or '?'}"
 
 
 def _command(pid: int) -> bytes:

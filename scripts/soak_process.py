@@ -10,6 +10,7 @@ way or the moment between a commit and what follows it, and not a moment on the 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import select
@@ -30,6 +31,9 @@ from psycopg2 import extensions
 
 #: What a place can be before or after of; ``copy`` is a COPY that has sent something.
 KINDS = ("start", "end", "statement", "copy", "commit", "committed", "rename", "renamed")
+
+#: Has a process write where each of its threads is.
+TELL = signal.SIGUSR2
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,8 @@ def _close_all_but(keep: Sequence[int]) -> None:
 def _work(tracer: Tracer, command: Sequence[str]) -> NoReturn:
     """Be that command, and end as it does; nothing of what the parent would do at its end is done here."""
     code: Any = 70
+    # Into the command's output, when it hangs: where each of its threads is. The forks of this process inherit it.
+    faulthandler.register(TELL, all_threads=True, chain=False)
     try:
         from pipeline import cli, settings
         from pipeline.database.server import open_database

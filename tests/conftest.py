@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ["LUIGI_CONFIG_PATH"] = str(Path(__file__).parents[1] / "config" / "luigi.cfg")
 
 import embedded_home
+import hypothesis
 import plain_role
 import pytest
 import sqlalchemy as sa
@@ -19,7 +20,16 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", 
 
 
 def pytest_addoption(parser):
-    parser.addoption("--run-slow", action="store_true", help="run the long soaks, too")
+    parser.addoption("--run-slow", action="store_true", help="run the long soaks, too, and properties on other examples each time")
+
+
+def pytest_configure(config):
+    # No example is too slow on a busy machine. The same ones every time: what is found by chance is found by the long soaks, and not in
+    # somebody's unrelated change.
+    hypothesis.settings.register_profile(
+        "steady", deadline=None, derandomize=not config.getoption("--run-slow"), suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )  # fmt: skip
+    hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(config, items):

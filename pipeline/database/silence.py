@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: How much longer than the interval an answer may take: a busy server is slow to make a session.
 PATIENCE = 1.5
+_STEP_S = 0.1
 
 
 @contextmanager
@@ -70,13 +71,13 @@ def _watch(connection: Connection, link: socket.socket, every_s: float, is_done:
 
 
 def _is_known(where: str, pid: int, timeout_s: float, is_done: threading.Event) -> bool:
-    deadline = time.monotonic() + timeout_s
+    patience = _Patience(timeout_s, is_done)
     try:
         with closing(psycopg2.connect(where, async_=1)) as other:
-            _until_ready(other, deadline, is_done)
+            patience.until_ready(other)
             with other.cursor() as cursor:
                 cursor.execute("select exists (select 1 from pg_stat_activity where pid = %s)", [pid])
-                _until_ready(other, deadline, is_done)
+                patience.until_ready(other)
                 return bool((cursor.fetchone() or (False,))[0])
     except TimeoutError:
         return False
@@ -85,14 +86,26 @@ def _is_known(where: str, pid: int, timeout_s: float, is_done: threading.Event) 
         return "timeout expired" not in str(error)
 
 
-def _until_ready(connection: Connection, deadline: float, is_done: threading.Event) -> None:
-    """Wait for an asynchronous connection, in short steps so that the block's end does not wait for us.
+class _Patience:
+    """How long the server is still waited for: only the time that we were there to hear it.
 
-    Raises:
-        TimeoutError: the deadline passed.
+    A machine that is paused or asleep, or too busy to run us, comes back to a clock that is far ahead and to a server that has answered
+    long ago: such a gap counts as one step.
     """
-    while (state := connection.poll()) != extensions.POLL_OK:
-        if is_done.is_set() or time.monotonic() > deadline:
-            raise TimeoutError
-        reads, writes = ([connection], []) if state == extensions.POLL_READ else ([], [connection])
-        select.select(reads, writes, [], 0.1)
+
+    def __init__(self, seconds: float, is_done: threading.Event) -> None:
+        self._left_s, self._is_done = seconds, is_done
+
+    def until_ready(self, connection: Connection) -> None:
+        """Wait for an asynchronous connection, in short steps so that the block's end does not wait for us.
+
+        Raises:
+            TimeoutError: the patience is at its end, or the block is.
+        """
+        while (state := connection.poll()) != extensions.POLL_OK:
+            if self._is_done.is_set() or self._left_s <= 0:
+                raise TimeoutError
+            reads, writes = ([connection], []) if state == extensions.POLL_READ else ([], [connection])
+            began = time.monotonic()
+            select.select(reads, writes, [], _STEP_S)
+            self._left_s -= min(time.monotonic() - began, _STEP_S)

@@ -30,7 +30,7 @@ from pipeline.load.manager import LoadManager
 
 #: Archives get this modification time: the same content offered again is the same release again.
 PUBLISHED_AT = 1_700_000_000
-COMMAND_TIMEOUT_S = 240
+COMMAND_TIMEOUT_S = 600
 #: Luigi's pace in tests: the shipped figures but for the pause before a retry.
 BRISK = {"worker.wait_interval": "0.2", "worker.wait_jitter": "0", "scheduler.retry_delay": "1", "scheduler.retry_count": "2"}
 #: Set by whoever starts the tests, and not for the processes of a world.
@@ -203,7 +203,13 @@ class World:
         return tuple(rows[0])
 
     def leftovers(self) -> dict[str, object]:
-        """What must be gone when nothing is at work: staging tables, markers, open rows, locks, sessions, unfinished files."""
+        """What must be gone when nothing is at work: staging tables, markers, open rows, locks, sessions. A session's end takes a moment."""
+        deadline = time.monotonic() + 60
+        while (found := self._left()).keys() & {"advisory locks", "sessions"} and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _left(self) -> dict[str, object]:
         return {
             name: found
             for name, found in {

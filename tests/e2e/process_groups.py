@@ -36,6 +36,11 @@ def _living(field: int, number: int) -> list[int]:
     return found
 
 
+def gone(group: int) -> None:
+    """Nothing of a process group is left; what was killed needs a moment."""
+    wait_until(lambda: not group_members(group))
+
+
 def kill_group(process: subprocess.Popen[str]) -> None:
     """SIGKILL to a command's whole process group, and to the group of the luigi that `hcad-pipeline run` started."""
     inner = children(process.pid)
@@ -47,7 +52,7 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until(question: Any, timeout_s: float = 60.0, every_s: float = 0.05) -> Any:
+def wait_until(question: Any, timeout_s: float = 300.0, every_s: float = 0.05) -> Any:
     """Ask until the answer is true; the answer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -21,7 +21,7 @@ from sample_site import BUNDLE, SampleServer
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
 NOT_RUN = {"./scripts/test.sh"}
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 #: The exit code and what must be shown, where that is not just 0.
 PROMISED = {
     "./scripts/quickstart.sh": (0, "424,335"),

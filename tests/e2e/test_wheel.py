@@ -44,7 +44,7 @@ def wheel(tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """The folder of a virtual environment that has the wheel and its dependencies, and not the checkout."""
     folder = tmp_path_factory.mktemp("installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=600)
     packages = next(folder.glob("lib/python*/site-packages"))
     for dependencies in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(dependencies).iterdir():
@@ -77,7 +77,7 @@ def sample(tmp_path):
 def pip(*arguments):
     # pip takes what it finds on PYTHONPATH for installed.
     ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-m", "pip", *arguments], env=ours, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments], env=ours, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -85,7 +85,7 @@ def pip(*arguments):
 def execute(program, cwd, environment, check=True):
     ours = {name: value for name, value in os.environ.items() if not name.startswith(LEADING_HOME)}
     done = subprocess.run(
-        list(map(str, program)), cwd=cwd, env=ours | {"PATH": "/usr/bin:/bin"} | environment, capture_output=True, text=True, timeout=120
+        list(map(str, program)), cwd=cwd, env=ours | {"PATH": "/usr/bin:/bin"} | environment, capture_output=True, text=True, timeout=600
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

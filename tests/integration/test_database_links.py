@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import plain_role
 import psycopg2
@@ -21,14 +22,14 @@ from county import ORIGIN, OWNER, World
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from database_proxy import DatabaseProxy
 
-from pipeline.database import ledger, runs
+from pipeline.database import ledger, runs, silence
 from pipeline.database.engine import DatabaseLimits, connect, make_engine, transaction
 from pipeline.database.repeat import repeated
 from pipeline.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, FencedOut, RunLocked
 from pipeline.load import copy
 
 NOW = dt.datetime(2026, 3, 1)
-QUICK = DatabaseLimits(connect_s=2, reconnect_s=0, silence_s=0.5)
+QUICK = DatabaseLimits(connect_s=2, reconnect_s=0, silence_s=0.8)
 
 
 @pytest.fixture
@@ -44,6 +45,16 @@ def backend(engine):
         return cursor.fetchone()[0]
 
 
+def answering(engine):
+    """The backend, as soon as there is one: a busy machine may take longer for a connection than these limits allow."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return backend(engine)
+        except DatabaseUnavailable:
+            assert time.monotonic() < deadline
+
+
 def show(engine, name):
     with transaction(engine) as cursor:
         cursor.execute(f"show {name}")
@@ -52,7 +63,7 @@ def show(engine, name):
 
 def end(url, pid):
     with psycopg2.connect(sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)) as other:
-        other.cursor().execute("select pg_terminate_backend(%s)", [pid])
+        other.cursor().execute("select pg_terminate_backend(%s, 120000)", [pid])  # and wait until it is gone
 
 
 def test_connection_is_used_again_and_a_forked_process_makes_its_own(database_url):
@@ -67,7 +78,7 @@ def test_connection_is_used_again_and_a_forked_process_makes_its_own(database_ur
 
     child = context.Process(target=ask)
     child.start()
-    child.join(30)
+    child.join(120)
     theirs = said.get()
     assert child.exitcode == 0
     assert theirs[0] == theirs[1] != ours
@@ -85,9 +96,9 @@ def test_session_that_was_ended_while_it_rested_is_replaced_unnoticed(database_u
 
 
 @pytest.mark.fault(59)
-@pytest.mark.parametrize("reconnect_s", [0, 5])
+@pytest.mark.parametrize("reconnect_s", [0, 60])
 def test_link_lost_while_an_engine_asks_for_the_servers_version_is_one_that_was_not_made(database_url, proxy, reconnect_s):
-    engine = make_engine(proxy.url(database_url), limits=DatabaseLimits(connect_s=2, reconnect_s=reconnect_s))
+    engine = make_engine(proxy.url(database_url), limits=DatabaseLimits(reconnect_s=reconnect_s))
     proxy.cut_at = b"select pg_catalog.version()"
     with nullcontext() if reconnect_s else pytest.raises(DatabaseUnavailable):
         assert backend(engine)
@@ -108,20 +119,21 @@ def test_host_that_takes_the_connection_and_says_nothing_is_given_up_when_it_is_
         started = time.monotonic()
         with pytest.raises(DatabaseUnavailable):
             connect(engine)
-    assert time.monotonic() - started < 10, "15 s is the default"
+    assert time.monotonic() - started < 14, "15 s is the default"
 
 
 @pytest.mark.fault(58)
 @pytest.mark.parametrize("statement", ["select pg_sleep(600)", "select 1", "commit"])
 def test_silent_link_is_noticed_while_a_transaction_waits(database_url, proxy, statement):
     engine = make_engine(proxy.url(database_url), limits=QUICK)
+    answering(engine)
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="broke off") as caught, transaction(engine) as cursor:
         cursor.execute("create table lost (a int)")
         proxy.silent = True
         if statement != "commit":
             cursor.execute(statement)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     # Only what was not committed for certain may be done again.
     assert caught.value.may_be_repeated == (statement != "commit")
     engine.dispose()
@@ -130,27 +142,49 @@ def test_silent_link_is_noticed_while_a_transaction_waits(database_url, proxy, s
 @pytest.mark.fault(58)
 def test_link_that_went_silent_while_it_rested_is_noticed_before_it_is_used(database_url, proxy):
     engine = make_engine(proxy.url(database_url), limits=QUICK)
-    ours = backend(engine)
+    ours = answering(engine)
     proxy.silent = True
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailable):
         backend(engine)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
     proxy.silent = False
-    assert backend(engine) != ours
+    assert answering(engine) != ours
     engine.dispose()
 
 
 @pytest.mark.fault(58)
 def test_link_that_is_slow_and_a_statement_that_takes_long_are_left_alone(database_url, proxy):
     proxy.delay_s = 0.03
-    engine = make_engine(proxy.url(database_url), limits=DatabaseLimits(silence_s=0.4))
+    engine = make_engine(proxy.url(database_url), limits=DatabaseLimits(silence_s=0.8))
     with transaction(engine) as cursor:
         cursor.execute("select pg_sleep(2)")
     with transaction(engine) as cursor:
         cursor.execute("select 1")
         time.sleep(1.5)
         cursor.execute("select 1")
+    engine.dispose()
+
+
+@pytest.mark.fault(58)
+def test_machine_that_stood_still_takes_no_server_for_silent(database_url, proxy, monkeypatch):
+    """While the server is asked, the process is paused for longer than an answer may take: the answer is there when it wakes."""
+    engine = make_engine(database_url)
+    with transaction(engine) as cursor:
+        where = sa.make_url(proxy.url(database_url)).set(drivername="postgresql").render_as_string(hide_password=False)
+        plain, naps = silence.select.select, [0.7]
+
+        def select(*arguments):
+            if naps:
+                time.sleep(naps.pop())
+            return plain(*arguments)
+
+        monkeypatch.setattr(silence, "select", SimpleNamespace(select=select))
+        ours = cursor.connection.info.backend_pid
+        assert silence._is_known(where, ours, 0.6, threading.Event())
+        assert not naps and not silence._is_known(where, 1, 60, threading.Event())
+        proxy.silent = True
+        assert not silence._is_known(where, ours, 0.6, threading.Event())
     engine.dispose()
 
 
@@ -209,13 +243,13 @@ def test_ended_session_is_done_again_and_one_that_commits_is_not(database_url):
 
 @pytest.mark.fault(59)
 def test_statement_that_takes_too_long_has_a_code_and_is_not_tried_again(database_url):
-    engine, tries = make_engine(database_url, limits=DatabaseLimits(statement_s=0.2)), []
+    engine, tries = make_engine(database_url, limits=DatabaseLimits(statement_s=1)), []
 
     @repeated
     def work():
         with transaction(engine) as cursor:
             tries.append(True)
-            cursor.execute("select pg_sleep(5)")
+            cursor.execute("select pg_sleep(60)")
 
     with pytest.raises(DatabaseUnavailable, match="statement_timeout_s"):
         work()
@@ -246,7 +280,7 @@ def test_deadlock_ends_with_both_transactions_done(database_url):
     engine, tries = make_engine(database_url), []
     with transaction(engine) as cursor:
         cursor.execute("create table sums (k int primary key, n int default 0); insert into sums values (1), (2); ")
-    meet = threading.Barrier(2, timeout=10)
+    meet = threading.Barrier(2, timeout=60)
 
     def work(first, second):
         @repeated
@@ -264,7 +298,7 @@ def test_deadlock_ends_with_both_transactions_done(database_url):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     with transaction(engine) as cursor:
         cursor.execute("select n from sums order by k")
         assert cursor.fetchall() == [(2,), (2,)]
@@ -355,7 +389,7 @@ def test_full_server_is_asked_again_until_there_is_room_and_then_named(server_ur
     only = connect(engine)
     with pytest.raises(DatabaseBusy, match="too many connections"):
         backend(make_engine(database_url, limits=DatabaseLimits(reconnect_s=0.5)))
-    patient = make_engine(database_url, limits=DatabaseLimits(reconnect_s=20))
+    patient = make_engine(database_url, limits=DatabaseLimits(reconnect_s=120))
     threading.Timer(1, only.close).start()
     assert backend(patient)
     patient.dispose()
@@ -366,8 +400,8 @@ def test_user_who_is_not_let_in_is_told_at_once(database_url):
     nobody = sa.make_url(database_url).set(username="nobody_of_that_name").render_as_string(hide_password=False)
     began = time.monotonic()
     with pytest.raises(DatabaseRefused):
-        backend(make_engine(nobody))
-    assert time.monotonic() - began < 3
+        backend(make_engine(nobody, limits=DatabaseLimits(reconnect_s=300)))
+    assert time.monotonic() - began < 60
 
 
 WRITER = """
@@ -406,7 +440,8 @@ def test_paused_writer_that_was_taken_over_cannot_commit_when_it_wakes(database_
         held = connect(world.engine)
         if inside:  # it waits for this, its own rows locked, and is stopped there
             held.cursor().execute("lock table etl.checkpoint in exclusive mode")
-            while world.rows("select count(*) from pg_locks where not granted") == [(0,)]:
+            waits = "select count(*) from pg_locks where not granted and relation = 'etl.checkpoint'::regclass"
+            while world.rows(waits) == [(0,)]:
                 time.sleep(0.02)
         os.kill(old.pid, signal.SIGSTOP)
         held.close()
@@ -418,13 +453,13 @@ def test_paused_writer_that_was_taken_over_cannot_commit_when_it_wakes(database_
         new = runs.start_run(world.engine, "new", "test", NOW)
         with runs.SourceLocks(world.engine, new, ["county"]) as locks:
             assert locks.tokens == {"county": 2}
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 120
             while world.rows(state, "%") != [(0,)]:  # they are told at once, and need a moment
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             before = world.rows("select count(*) from etl.checkpoint")
             os.kill(old.pid, signal.SIGCONT)
-            _, said = old.communicate(timeout=30)
+            _, said = old.communicate(timeout=120)
             assert (old.returncode, FencedOut.code in said) == (1, True), said
             assert world.rows("select count(*) from etl.checkpoint") == before
             with transaction(world.engine) as cursor:
@@ -446,7 +481,6 @@ def test_run_whose_lock_was_lost_takes_it_again_unless_another_has_it(database_u
     locks.still_held()
     assert world.rows("select backend_pid from etl.writer") == [(locks._connection.info.backend_pid,)]
     end(database_url, locks._connection.info.backend_pid)
-    time.sleep(0.2)
     with runs.SourceLocks(world.engine, runs.start_run(world.engine, "b", "test", NOW), ["county"]), pytest.raises(FencedOut):
         locks.still_held()
     locks.release()

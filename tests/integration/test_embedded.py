@@ -65,7 +65,7 @@ def in_another_process(code, home, *, wait=True):
     process = subprocess.Popen([sys.executable, "-c", head + code, home], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     if not wait:
         return process
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     return printed.strip()
 
@@ -141,7 +141,7 @@ def test_settings_are_durable_private_and_made_for_batch_loads(home):
 def test_last_one_out_stops_the_server_and_a_killed_user_does_not_count(home):
     server, other = EmbeddedPostgres(home), EmbeddedPostgres(home)
     with server:
-        killed = in_another_process("server.__enter__(); print('in', flush=True); import time; time.sleep(60)", home, wait=False)
+        killed = in_another_process("server.__enter__(); print('in', flush=True); import time; time.sleep(600)", home, wait=False)
         assert killed.stdout.readline() == "in\n"
         with other:
             pass
@@ -169,7 +169,7 @@ def test_number_of_a_dead_server_that_another_program_has_got_is_no_server_and_i
     account = server._recorded().account
     kill(postmaster(server))
     as_server = account.popen_arguments() if account else {}
-    foreign = subprocess.Popen(["/bin/sleep", "60"], cwd="/", **as_server)
+    foreign = subprocess.Popen(["/bin/sleep", "600"], cwd="/", **as_server)
     try:
         for note in (home / "data-18" / "postmaster.pid", *(home / "data-18").glob(".s.PGSQL.*.lock")):
             note.write_text(note.read_text().replace(note.read_text().split()[0], str(foreign.pid), 1))
@@ -184,15 +184,20 @@ def test_number_of_a_dead_server_that_another_program_has_got_is_no_server_and_i
 
 def test_kill_during_initdb_leaves_nothing_that_the_next_start_trips_over(folder):
     home = folder / "pg"
-    for _ in range(3):
+    killed = 0
+    for _ in range(20):
         starting = in_another_process("server.start()", home, wait=False)
-        while not list(home.glob("new-*/PG_VERSION")):
-            assert starting.poll() is None
+        while not list(home.glob("new-*/PG_VERSION")) and starting.poll() is None:
             time.sleep(0.002)
         starting.kill()
         starting.wait()
         starting.stdout.close()
-        assert not (home / "data-18").exists()
+        if (home / "data-18").exists():  # initdb was faster than we looked
+            EmbeddedPostgres(home).stop()
+            shutil.rmtree(home)
+        elif (killed := killed + 1) == 3:
+            break
+    assert killed == 3
     assert query(EmbeddedPostgres(home).start(), "select 1") == 1
 
 

@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's back
 with open_folder() as folder:
     EmbeddedPostgres(folder / "pg").start()
     print(folder, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

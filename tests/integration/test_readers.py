@@ -70,7 +70,7 @@ def reading(world):
         for reader in readers:
             reader.stopping.set()
         for reader in readers:
-            reader.join(30)
+            reader.join(180)
 
 
 def publish(world, release, value):
@@ -83,7 +83,7 @@ def publish(world, release, value):
 def settled(readers):
     """Let every reader read what is current now."""
     before = [sum(reader.seen.values()) for reader in readers]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and not all(
         reader.error or sum(reader.seen.values()) > count + 1 for reader, count in zip(readers, before, strict=True)
     ):

@@ -85,7 +85,7 @@ def hit(monkeypatch, world, moment, fault):
                 fault(backend)
 
     monkeypatch.setattr(psycopg2, "connect", traced_connect(reach))
-    limits = DatabaseLimits(connect_s=2, reconnect_s=20, silence_s=0)
+    limits = DatabaseLimits(connect_s=10, reconnect_s=120, silence_s=0)
     world.engine.dispose()
     world.engine = make_engine(world.engine.url, limits=limits)
     world.loads = LoadManager(world.engine, profile="test", batch_rows=100)

@@ -26,7 +26,7 @@ def soak(*arguments, timeout_s, seed=SEED):
 
 @pytest.mark.fault(51, 54, 55, 57, 58, 59, 60, 63, 64, 65, 68, 71)
 def test_25_runs_with_up_to_three_faults_each_converge_without_a_hand():
-    code, text = soak("--runs", "25", timeout_s=600)
+    code, text = soak("--runs", "25", timeout_s=1800)
     assert code == 0, text
     assert re.search(r"^converged 25/25, .* runs a minute, seed \d+$", text, re.MULTILINE), text
 
@@ -34,5 +34,5 @@ def test_25_runs_with_up_to_three_faults_each_converge_without_a_hand():
 @pytest.mark.slow
 @pytest.mark.fault(51, 54, 55, 57, 58, 59, 60, 63, 64, 65, 68, 71)
 def test_300_runs_with_up_to_three_faults_each_converge_without_a_hand():
-    code, text = soak("--runs", "300", seed=os.environ.get("SOAK_SEED", str(random.SystemRandom().randrange(10**6))), timeout_s=7200)
+    code, text = soak("--runs", "300", seed=os.environ.get("SOAK_SEED", str(random.SystemRandom().randrange(10**6))), timeout_s=14_400)
     assert code == 0, text

@@ -155,7 +155,7 @@ def test_records_that_do_not_fit_are_refused_with_what_was_seen(loads, records, 
         loads.bulk_upsert(records, model)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts=st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))), min_size=1, max_size=20))
 def test_every_text_survives_copy(loads, texts):
     with transaction(loads.engine) as cursor:

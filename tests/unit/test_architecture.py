@@ -130,7 +130,7 @@ for unit in sys.argv[1:]:
 @pytest.mark.parametrize("units", [("catalog", "database"), *((stage,) for stage in STAGES)], ids=" ".join)
 def test_a_stage_is_imported_without_luigi(units):
     program = [sys.executable, "-c", IMPORT_ALL, *units]
-    done = subprocess.run(program, cwd=PIPELINE.parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(program, cwd=PIPELINE.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -44,7 +44,7 @@ def test_next_item_is_made_while_this_one_is_used_and_no_further():
         return number
 
     items = one_ahead(make, iter([1, 2, 3, 4]))
-    assert next(items) == 1 and entered.wait(5)
+    assert next(items) == 1 and entered.wait(60)
     assert made == [1, 2]
     assert list(items) == [2, 3, 4]
 

@@ -135,7 +135,7 @@ def test_wrong_input_is_named_and_leaves_the_bundle_as_it_was(script: ModuleType
     archive.write_bytes(script.pack(members))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--out", str(out)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, str(SCRIPT), "--out", str(out)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 1
     assert "COUNTRY.TXT" in done.stderr and "Traceback" not in done.stderr

@@ -12,6 +12,9 @@ import pytest
 
 from pipeline.download import DownloadManager
 
+#: Seconds for a server that answers at once: no test meets them unless the machine stands still for that long.
+PATIENT = (30.0, 30.0)
+
 
 def _load_server_module() -> ModuleType:
     """The test folders are no packages: load the neighbour by its path, under a name of its own."""
@@ -48,14 +51,14 @@ def archive() -> bytes:
 
 @pytest.fixture
 def manager() -> DownloadManager:
-    return DownloadManager(timeout_s=(2.0, 2.0), allow_addresses=["127.0.0.0/8"], chunk_bytes=16_384, backoff_s=0.01)
+    return DownloadManager(timeout_s=PATIENT, allow_addresses=["127.0.0.0/8"], chunk_bytes=16_384, backoff_s=0.01)
 
 
 @pytest.fixture
 def make_manager() -> Callable[..., DownloadManager]:
     def make(**settings: object) -> DownloadManager:
         usual: dict[str, object] = {
-            "timeout_s": (2.0, 2.0),
+            "timeout_s": PATIENT,
             "allow_addresses": ["127.0.0.0/8"],
             "chunk_bytes": 16_384,
             "backoff_s": 0.01,

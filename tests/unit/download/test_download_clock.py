@@ -52,7 +52,7 @@ time_t time(time_t *at) {
 }
 """
 PROGRAM = textwrap.dedent("""
-    import json, pathlib, sys, time
+    import json, pathlib, sys, threading, time
     from pipeline.bandwidth import BandwidthPlan
     from pipeline.download import DownloadManager
     from pipeline.download.progress import ProgressMeter
@@ -60,21 +60,33 @@ PROGRAM = textwrap.dedent("""
     url, dest = sys.argv[1], pathlib.Path(sys.argv[2])
     seen, meter, clocks = [], ProgressMeter("a.zip"), set()
 
+    def look():
+        while True:
+            clocks.add(round(time.time() / 86400))
+            time.sleep(0.01)
+
+    def has_leapt():
+        return bool(clocks) and max(clocks) - min(clocks) >= 5
+
     def told(name, figures):
-        clocks.add(round(time.time() / 86400))
         seen.append((name, dict(figures)))
+        # The download is not over before both sides of the clock were seen in it, however seldom this process gets to look.
+        while name == "download.retry" and not has_leapt():
+            time.sleep(0.01)
         if name == "download.progress":
             progress = meter.feed(figures["bytes"], figures["total"])
-            assert progress.eta_s is None or 0 <= progress.eta_s < 60, progress
+            assert progress.eta_s is None or 0 <= progress.eta_s < 86_400, progress
             assert progress.rate_bytes_s is None or progress.rate_bytes_s > 0, progress
 
+    # Every limit is far shorter than a leap, and far longer than a busy machine takes.
     manager = DownloadManager(
-        allow_addresses=["127.0.0.0/8"], backoff_s=0.3, on_event=told, deadline_s=30, min_bytes_per_s=1000, rate_window_s=0.5, chunk_bytes=16_384,
-        bandwidth=SharedBandwidth(dest.parent / "line", BandwidthPlan.parse("150kB")), slots=SharedSlots(dest.parent / "slots", 1, 5),
+        allow_addresses=["127.0.0.0/8"], backoff_s=0.3, on_event=told, deadline_s=300, min_bytes_per_s=100, rate_window_s=0.5, chunk_bytes=16_384,
+        bandwidth=SharedBandwidth(dest.parent / "line", BandwidthPlan.parse("150kB")), slots=SharedSlots(dest.parent / "slots", 1, 60),
     )
     probe = manager.probe(url)
+    threading.Thread(target=look, daemon=True).start()
     receipt = manager.download_file(url, dest, fingerprint=probe.fingerprint)
-    print(json.dumps({"seen": seen, "clocks": sorted(clocks), "resumed": receipt.resumed_bytes}))
+    print(json.dumps({"seen": seen, "leapt": has_leapt(), "resumed": receipt.resumed_bytes}))
 """)
 
 
@@ -108,14 +120,14 @@ def test_clock_that_leaps_three_days_back_and_forth_changes_no_wait_and_no_figur
     server.routes["/a.zip"] = route
     dest, began = tmp_path / "a.zip", time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, server.url("/a.zip"), str(dest)], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", PROGRAM, server.url("/a.zip"), str(dest)], capture_output=True, text=True, timeout=400, check=False,
         env=os.environ | {"LD_PRELOAD": str(leaping), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert max(found["clocks"]) - min(found["clocks"]) >= 5, "the clock leapt indeed"
+    assert found["leapt"], "the clock leapt indeed"
     waits = [figures["wait_s"] for name, figures in found["seen"] if name == "download.retry"]
     (finished,) = [figures for name, figures in found["seen"] if name == "download.done"]
     assert len(waits) == 2 and 0.99 <= waits[0] <= 1.01 and 0 <= waits[1] <= 0.6
-    assert 0 < finished["seconds"] < time.monotonic() - began < 30
+    assert 0 < finished["seconds"] < time.monotonic() - began
     assert found["resumed"] > 0 and dest.read_bytes() == archive

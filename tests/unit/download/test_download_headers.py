@@ -160,7 +160,7 @@ def listening(hostile: ModuleType) -> Any:
 @pytest.mark.fault(3)
 @pytest.mark.fault(10)
 @pytest.mark.fault(16)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

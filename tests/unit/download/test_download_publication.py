@@ -41,7 +41,7 @@ def under_strace(
     command = ["strace", "-f", "-qq", *options, sys.executable, "-c", CHILD, server.url("/a.zip"), str(dest)]
     # A child that measures its coverage writes a file of its own, among the system calls that are counted here.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if "ptrace" in result.stderr.lower() and "not permitted" in result.stderr.lower():
         pytest.skip("this machine does not let strace trace")
     return result
@@ -129,13 +129,13 @@ def test_of_two_processes_one_downloads_and_the_other_says_that_it_is_locked(
 
     def slowly(request: Any) -> None:
         request.answer("200 OK", hostile.Faithful(archive).validators(), archive[:1000], length=len(archive))
-        may_end.wait(20)
+        may_end.wait(120)
         request.send(archive[1000:])
 
     server.routes["/a.zip"] = slowly
     program = [sys.executable, "-c", CHILD, server.url("/a.zip"), str(dest)]
     both = [subprocess.Popen(program, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while all(process.poll() is None for process in both):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -143,7 +143,7 @@ def test_of_two_processes_one_downloads_and_the_other_says_that_it_is_locked(
     winner = next(process for process in both if process is not loser)
     assert "locked: another process is downloading it" in loser.communicate()[1] and loser.returncode != 0
     may_end.set()
-    assert winner.communicate(timeout=20)[1] == "" and winner.returncode == 0
+    assert winner.communicate(timeout=120)[1] == "" and winner.returncode == 0
     assert len(server.requests) == 1 and dest.read_bytes() == archive
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import textwrap
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -371,6 +370,5 @@ def test_memory_stays_flat_whatever_the_size(tmp_path: Path) -> None:
         ExtractManager(limits=Limits(9, 1 << 40, 1e9)).extract_archive(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """)
-    started = time.monotonic()
     grown_kb = int(subprocess.check_output([sys.executable, "-c", code, str(archive), str(tmp_path / "out")]))
-    assert grown_kb < 30_000 and time.monotonic() - started < 20
+    assert grown_kb < 30_000

@@ -150,7 +150,7 @@ NAMES = st.one_of(
 )
 ZIP64_EXTRAS = st.binary(max_size=24).map(lambda sizes: b"\x01\x00" + bytes([len(sizes), 0]) + sizes)
 TAR_VALUES = st.sampled_from([b"0004755", b"77777777777", b"x", b"L", b"S"])
-RANDOM = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RANDOM = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 #: What a header says, and what else it may say.

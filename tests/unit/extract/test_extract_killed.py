@@ -20,7 +20,7 @@ from pipeline.extract import ExtractManager, WantedMember
 
 FILES = {"a.txt": b"0001\tMAIN\r\n" * 300, "b.txt": b"0002\tOAK\r\n" * 300, "other.txt": b"x\n"}
 WANTED = [WantedMember("a.txt"), WantedMember("b.txt")]
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 needs_mount = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting needs root")
 

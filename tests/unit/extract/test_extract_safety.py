@@ -281,7 +281,6 @@ def test_header_of_a_tar_cannot_ask_for_memory(make_manager: Callable[..., Extra
         make_manager(max_ratio=1e9).extract_archive(archive, tmp_path / "out")
 
 
-@pytest.mark.serial
 @pytest.mark.fault(29)
 def test_million_entries_are_refused_at_once(manager: ExtractManager, tmp_path: Path) -> None:
     record = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"n"
@@ -294,10 +293,10 @@ def test_million_entries_are_refused_at_once(manager: ExtractManager, tmp_path: 
         body += struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, stated, stated, len(record) * count, 30, 0)
         archive = tmp_path / "a.bin"
         archive.write_bytes(body)
-        started = time.monotonic()
+        started = time.process_time()  # what other programs take, and a machine that stands still, do not count
         with pytest.raises(ArchiveTooLarge, match=f"{seen}.*max_members"):
             manager.extract_archive(archive, tmp_path / "out", sha256="0" * 64, validate=False)
-        assert time.monotonic() - started < 1 and only_archive_in(tmp_path)
+        assert time.process_time() - started < 1 and only_archive_in(tmp_path)
 
 
 def test_number_of_entries_is_limited_in_a_tar_too(make_manager: Callable[..., ExtractManager], tmp_path: Path) -> None:
@@ -328,7 +327,6 @@ def test_bomb_without_a_stated_size_is_stopped_while_inflating(manager: ExtractM
     assert only_archive_in(tmp_path)
 
 
-@pytest.mark.serial
 @pytest.mark.fault(29)
 def test_bomb_that_states_its_size_is_refused_before_inflating(
     make_manager: Callable[..., ExtractManager], tmp_path: Path
@@ -337,12 +335,16 @@ def test_bomb_that_states_its_size_is_refused_before_inflating(
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped, zipped.open("a.txt", "w") as member:
         for _ in range(100):
             member.write(bytes(1 << 20))
-    started = time.monotonic()
+    started = time.process_time()
+    with zipfile.ZipFile(archive) as zipped:
+        zipped.testzip()
+    inflating = time.process_time() - started
+    started = time.process_time()
     with pytest.raises(ArchiveTooLarge, match="max_ratio"):
         make_manager().extract_archive(archive, tmp_path / "out")
     with pytest.raises(ArchiveTooLarge, match="max_member_bytes"):
         make_manager(max_member_bytes=1 << 20).extract_archive(archive, tmp_path / "out")
-    assert time.monotonic() - started < 1 and only_archive_in(tmp_path)
+    assert time.process_time() - started < inflating / 2 and only_archive_in(tmp_path)
 
 
 @pytest.mark.fault(29)

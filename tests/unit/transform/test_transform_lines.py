@@ -212,7 +212,7 @@ def test_field_without_a_position_is_refused(tmp_path):
 FIELD = st.text(st.sampled_from("ab \"'0\t#\x0b\x1c\x85\u00d1\u20ac"), max_size=4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(records=st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=8), chunk_rows=st.integers(1, 4))
 def test_fixed_width_fields_are_the_bytes_at_their_positions(tmp_path, records, chunk_rows):
     of = table(
@@ -230,7 +230,7 @@ def test_fixed_width_fields_are_the_bytes_at_their_positions(tmp_path, records, 
     assert read == cut
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(content=st.binary(max_size=60) | st.text("ab\t\r\n\" ").map(str.encode), chunk_rows=st.integers(1, 4))
 def test_any_bytes_are_accounted_for_line_by_line(tmp_path, content, chunk_rows):
     of = table(Column("a", TEXT, "a"), Column("b", TEXT, "b"))
