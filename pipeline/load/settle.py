@@ -19,7 +19,7 @@ from psycopg2 import sql
 from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError, StagingStale
 from pipeline.handoff import RawLine
-from pipeline.load import quarantine
+from pipeline.load import quarantine, whole
 from pipeline.load.checkpoints import Origin
 from pipeline.load.quarantine import WHOLE_TABLE, Conflict, Place
 from pipeline.load.relations import Relations, names
@@ -91,7 +91,8 @@ def settle_table(
         rows_per_rule: how many rows of each rule the ledger's quarantine keeps.
 
     Raises:
-        StagingStale: a part's checkpoint is not there (a crash of the server empties staging), or is of another origin.
+        StagingStale: a part's checkpoint is not there (a crash of the server empties staging), or is of another origin; or rows that it
+            speaks for are gone.
         AccountingError: records and rows do not add up over all parts.
     """
     table = relations.table.name
@@ -105,6 +106,7 @@ def settle_table(
         raise StagingStale(
             f"{count - others} of {parts} parts of {table} are staged", "all of them", "nothing; the missing ones are staged again"
         )
+    whole.require(cursor, relations)
     _analyze(cursor, found, relations)
     repeated = Repeated()
     if relations.table.is_keyed and _has_repeated_keys(cursor, relations):
@@ -112,6 +114,7 @@ def settle_table(
         # On a first import the narrow table is a view of the other one.
         staging = (relations.rows,) if found.base_import_id is None else (relations.rows, relations.keys)
         repeated = _settle_repeated(cursor, place, relations, staging, raw_lines, rows_per_rule)
+        whole.recount(cursor, relations)
     quarantine.trim(cursor, found.import_id, table, rows_per_rule)
     settled = StagedTable(
         table, "staged", origin.member_sha256, origin.recipe, parts, int(read), int(staged) - repeated.rows,
