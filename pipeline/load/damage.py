@@ -24,12 +24,15 @@ select part, why from (
         when c.part is null then s.rows || ' rows are staged without a checkpoint'
         when part not between 0 and coalesce(%(parts)s, part + 1) - 1 then 'the member has no such part'
         when coalesce(s.rows, 0) <> c.rows_staged then 'it says ' || c.rows_staged || ' rows, and ' || coalesce(s.rows, 0) || ' are staged'
+        when (c.figures ->> 'whole')::bigint <> coalesce(w.rows, 0)
+            then 'it says ' || (c.figures ->> 'whole') || ' rows whole, and ' || coalesce(w.rows, 0) || ' are staged'
         when c.rows_read <> c.rows_staged + c.quarantined + c.duplicate + c.filtered then 'it does not balance'
         when c.quarantined is distinct from q.quarantined
             then 'it says ' || c.quarantined || ' quarantined, and the ledger ' || coalesce(q.quarantined::text, 'nothing')
         end as why
       from (select * from etl.checkpoint where import_id = %(import_id)s and table_name = %(table)s) c
       full join (select part, count(*) as rows from {keys} group by part) s using (part)
+      left join (select part, count(*) as rows from {rows} group by part) w using (part)
       left join (select part, quarantined from etl.quarantine_part
                   where import_id = %(import_id)s and table_name = %(table)s) q using (part)
 ) judged where why is not null or %(all)s order by part
@@ -51,7 +54,7 @@ def take_back(cursor: Cursor, relations: Relations, parts: int | None = None, *,
     values = {"import_id": relations.import_id, "table": relations.table.name, "parts": parts}
     found: dict[int, str] = {}
     for may_be_any in (False, True) if all_of_them else (False,):
-        cursor.execute(sql.SQL(DAMAGED).format(keys=relations.keys), values | {"all": may_be_any})
+        cursor.execute(sql.SQL(DAMAGED).format(keys=relations.keys, rows=relations.rows), values | {"all": may_be_any})
         found = {part: why or UNCERTAIN for part, why in cursor.fetchall()}
         if found:
             break

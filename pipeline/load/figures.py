@@ -110,7 +110,8 @@ def forget_figures(cursor: Cursor, found: Import) -> None:
 def _of_parts(cursor: Cursor, found: Import, table: Table, staged: StagedTable) -> dict[str, Figure]:
     """The sums of the parts' figures, where they are those of the rows that stand."""
     cursor.execute(
-        "select rows_staged, figures from etl.checkpoint where import_id = %s and table_name = %s", [found.import_id, table.name]
+        "select rows_staged, case when figures ? 'nulls' then figures end from etl.checkpoint where import_id = %s and table_name = %s",
+        [found.import_id, table.name],
     )
     parts = cursor.fetchall()
     of_parts = [figures for rows, figures in parts if rows]

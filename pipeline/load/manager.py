@@ -297,7 +297,7 @@ class LoadManager:
 
         Raises:
             GateRefused: a check failed; the import is refused and held, its staging stays for a person to look at.
-            StagingStale: not every table is staged.
+            StagingStale: not every table is staged, or rows of one are gone and it is taken back: it is staged again.
         """
         found, verdict = self._judge(key, source)
         for result in (*verdict.refused, *verdict.warned):
@@ -315,7 +315,7 @@ class LoadManager:
 
     @repeated
     def _judge(self, key: ImportKey, source: Source) -> tuple[Import, Verdict]:
-        with self._fenced(key) as cursor:
+        with self._clearing_lost(key, source), self._fenced(key) as cursor:
             found = ledger.require_open(cursor, key)
             return found, release.check(cursor, found, source)
 
@@ -335,11 +335,12 @@ class LoadManager:
             The rows written, by table; empty when it was current already.
 
         Raises:
-            StagingStale: the base is no longer current, or the server crashed and emptied staging.
+            StagingStale: the base is no longer current, or staging is not what was staged (a crash of the server empties it): nothing was
+                changed, and it is staged again.
             ShapeError: a constraint, trigger or foreign key of the user's own refuses a row; nothing was changed.
         """
         started = time.monotonic()
-        with constraints.told(self.engine, key, source), self._fenced(key) as cursor:
+        with constraints.told(self.engine, key, source), self._clearing_lost(key, source), self._fenced(key) as cursor:
             ledger.lock_source_year(cursor, key.source, key.tax_year)
             found = ledger.standing(cursor, key)
             if found and found.state == "published":
@@ -409,6 +410,18 @@ class LoadManager:
         with transaction(self.engine) as cursor:
             ledger.check_fence(cursor, key.source, self._token(key.source))
             yield cursor
+
+    @contextmanager
+    def _clearing_lost(self, key: ImportKey, source: Source) -> Iterator[None]:
+        """Around what reads staging: where it is not what was staged, the table's marks are taken back, so that it is staged again."""
+        try:
+            yield
+        except StagingStale:
+            with self._fenced(key) as cursor:
+                cleared = release.clear_lost(cursor, key, source)
+            for table, (parts, why) in cleared.items():
+                self.on_event("load.parts_taken_back", {"table": table, "parts": parts, "why": why})
+            raise
 
     @contextmanager
     def _joined(self, cursor: Cursor | None) -> Iterator[Cursor]:

@@ -16,7 +16,7 @@ from psycopg2.extras import execute_values
 
 from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError
-from pipeline.load import partition
+from pipeline.load import partition, whole
 from pipeline.load.images import LiveTable, pin_forms, remember_columns, texts
 from pipeline.load.relations import WIDE_JOINS, Relations, comma, names, run, same
 
@@ -38,7 +38,7 @@ class Changes:
 #: import into a tax year that has rows already some may be equal.
 COUNTS = """
 select (select count(*) from {live} l where l.tax_year = %(year)s), (select count(*) from {keys}),
-       count(*) filter (where l.tax_year is null), count(*) filter (where l.row_hash <> s.row_hash)
+       count(*), count(*) filter (where l.tax_year is null), count(*) filter (where l.row_hash <> s.row_hash)
   from {rows} s left join {live} l on l.tax_year = %(year)s and {same_key}
 """
 #: What goes and its before-image are one statement: the image is of the very row that was deleted.
@@ -120,23 +120,26 @@ FIRST_STATISTICS = "10"
 NUMBER = ", row_number() over (partition by {anchor} order by row_hash, line)"
 
 
-def merge(cursor: Cursor, relations: Relations, found: Import) -> Changes:
-    """Merge one staged table into its live table, in the caller's transaction.
+def merge(cursor: Cursor, relations: Relations, found: Import, rows_loaded: int) -> Changes:
+    """Merge one staged table into its live table, in the caller's transaction; by its account so many rows are staged.
 
     A tax year without rows is filled in one statement (:mod:`pipeline.load.partition`), is analyzed before anybody sees it, and keeps no
     row history: the ledger entry is all there is to tell.
 
     Raises:
+        StagingStale: the staging of a refresh is not what was staged.
         AccountingError: something else than this transaction changed the live rows meanwhile, or keeps them from being changed.
     """
     year = found.key.tax_year
     cursor.execute(sql.SQL("select not exists (select 1 from {} where tax_year = %s)").format(relations.live), [year])
     (is_empty,) = cursor.fetchone() or (False,)
-    if is_empty and _is_whole(cursor, relations, found):
+    is_first = is_empty and _is_whole(cursor, relations, found)
+    if found.base_import_id is not None and (is_first or not relations.table.is_keyed):
+        whole.require(cursor, relations, rows_loaded)
+    if is_first:
         return _fill(cursor, relations, found)
     cursor.execute(WIDE_JOINS)
-    one_way = _merge_keyed if relations.table.is_keyed else _merge_keyless
-    return one_way(cursor, relations, found)
+    return _merge_keyed(cursor, relations, found, rows_loaded) if relations.table.is_keyed else _merge_keyless(cursor, relations, found)
 
 
 def _is_whole(cursor: Cursor, relations: Relations, found: Import) -> bool:
@@ -161,7 +164,7 @@ def _fill(cursor: Cursor, relations: Relations, found: Import) -> Changes:
     return Changes(inserted=inserted, is_first=inserted > 0)
 
 
-def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes:
+def _merge_keyed(cursor: Cursor, relations: Relations, found: Import, rows_loaded: int) -> Changes:
     values: dict[str, object] = {"import_id": found.import_id, "year": found.key.tax_year}
     rest = [name for name in relations.column_names if name not in relations.anchor]
     words: dict[str, sql.Composable] = {
@@ -172,7 +175,9 @@ def _merge_keyed(cursor: Cursor, relations: Relations, found: Import) -> Changes
         "assignments": comma([sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in rest] or [sql.SQL("tax_year = l.tax_year")]),
     }  # fmt: skip
     run(cursor, COUNTS, words, values)
-    live, staged, new, differing = cursor.fetchone() or (0, 0, 0, 0)
+    live, staged, wide, new, differing = cursor.fetchone() or (0, 0, 0, 0, 0)
+    if found.base_import_id is not None:
+        whole.require(cursor, relations, rows_loaded, (staged, wide))
     # What is staged narrow alone is live as it is, under a key that no other row has: so the counts tell what there is to do.
     vanished = live - (staged - new)
     if vanished or differing:

@@ -14,9 +14,9 @@ from psycopg2.extras import Json
 
 from pipeline.catalog.model import Source, Table
 from pipeline.database import ledger
-from pipeline.database.ledger import Import
+from pipeline.database.ledger import Import, ImportKey
 from pipeline.errors import AccountingError, RollbackRefused, StagingStale
-from pipeline.load import gate, publish, staging, upkeep
+from pipeline.load import gate, publish, staging, upkeep, whole
 from pipeline.load.gate_result import record_results
 from pipeline.load.publish import Changes
 from pipeline.load.relations import Relations
@@ -62,6 +62,9 @@ def check(cursor: Cursor, found: Import, source: Source) -> gate.Verdict:
 
     The marker is written when none that holds the release failed, or only such as a person has accepted of this release under this
     recipe; then ``refused`` is empty.
+
+    Raises:
+        StagingStale: not every table is staged, or what is staged is not whole and does not pass.
     """
     results = gate.check_release(cursor, found, source, all_staged(cursor, found, source))
     record_results(cursor, found.import_id, results)
@@ -69,6 +72,8 @@ def check(cursor: Cursor, found: Import, source: Source) -> gate.Verdict:
     holding = tuple(result for result in results if result.holds)
     accepted = ledger.accepted_checks(cursor, found.key)
     if any(accepted is not None and result.identity not in accepted for result in holding):
+        # What staging has lost is no fault of the release, and would hold it.
+        _require_staged(cursor, found, source)
         return gate.Verdict(holding, told)
     gate.mark_checked(cursor, found.import_id, "accepted" if holding else "passed")
     return gate.Verdict((), (*holding, *told))
@@ -78,7 +83,7 @@ def make_current(cursor: Cursor, found: Import, source: Source) -> dict[str, Cha
     """Merge every staged table into its live table and make the import the current one.
 
     Raises:
-        StagingStale: it has not passed the gate, or a crash of the server emptied staging.
+        StagingStale: it has not passed the gate, or staging is not what was staged: a crash of the server emptied it, or something else.
     """
     cursor.execute("select 1 from etl.checked where import_id = %s", [found.import_id])
     if not cursor.fetchone():
@@ -173,11 +178,34 @@ def all_staged(cursor: Cursor, found: Import, source: Source) -> list[StagedTabl
     return staged
 
 
+def clear_lost(cursor: Cursor, key: ImportKey, source: Source) -> dict[str, tuple[int, str]]:
+    """Take back the tables of an open import whose staging is not what was staged: how many parts, and why, by table."""
+    ledger.lock_source_year(cursor, key.source, key.tax_year)
+    found = ledger.standing(cursor, key)
+    cleared = {}
+    for relations, staged in _staged(cursor, found, source) if found and found.is_open else ():
+        staging.lock_table(cursor, relations)
+        if why := whole.lost(cursor, relations, staged.rows_loaded):
+            cleared[relations.table.qualified] = (staging.clear(cursor, relations), why)
+    return cleared
+
+
+def _require_staged(cursor: Cursor, found: Import, source: Source) -> None:
+    for relations, staged in _staged(cursor, found, source):
+        whole.require(cursor, relations, staged.rows_loaded)
+
+
+def _staged(cursor: Cursor, found: Import, source: Source) -> list[tuple[Relations, StagedTable]]:
+    """The settled tables of an import that have rows of their own."""
+    tables = [staged for staged in staging.staged_tables(cursor, found.import_id) if staged.disposition == "staged"]
+    return [(Relations(source.table(staged.table), found.import_id), staged) for staged in tables]
+
+
 def _merge_table(cursor: Cursor, found: Import, source: Source, staged: StagedTable) -> Changes:
     changes = Changes()
     if staged.disposition == "staged":
         relations = Relations(source.table(staged.table), found.import_id)
-        changes = publish.merge(cursor, relations, found)
+        changes = publish.merge(cursor, relations, found, staged.rows_loaded)
         _require_whole(cursor, relations, found, staged, changes)
     cursor.execute(
         """insert into etl.import_table (import_id, table_name, disposition, member_sha256, recipe, parts, rows_read, rows_loaded,
@@ -201,6 +229,8 @@ def _require_whole(cursor: Cursor, relations: Relations, found: Import, staged: 
     asked only whether there are any.
     """
     expected, is_keyed = staged.rows_loaded, relations.table.is_keyed
+    if found.base_import_id is None and changes.inserted != expected:
+        whole.require(cursor, relations, expected)
     if changes.is_first:
         live = changes.inserted
     elif is_keyed and changes != Changes():

@@ -19,7 +19,7 @@ from psycopg2 import sql
 from pipeline.database.ledger import Import
 from pipeline.errors import AccountingError, StagingStale
 from pipeline.handoff import RawLine
-from pipeline.load import quarantine
+from pipeline.load import quarantine, whole
 from pipeline.load.checkpoints import Origin
 from pipeline.load.order import read_orders, suspect_keys
 from pipeline.load.quarantine import WHOLE_TABLE, Conflict, Place
@@ -93,7 +93,8 @@ def settle_table(
         rows_per_rule: how many rows of each rule the ledger's quarantine keeps.
 
     Raises:
-        StagingStale: a part's checkpoint is not there (a crash of the server empties staging), or is of another origin.
+        StagingStale: a part's checkpoint is not there (a crash of the server empties staging), or is of another origin; or rows that it
+            speaks for are gone.
         AccountingError: records and rows do not add up over all parts.
     """
     table = relations.table.name
@@ -107,6 +108,7 @@ def settle_table(
         raise StagingStale(
             f"{count - others} of {parts} parts of {table} are staged", "all of them", "nothing; the missing ones are staged again"
         )
+    whole.require(cursor, relations)
     _analyze(cursor, found, relations)
     repeated = Repeated()
     if relations.table.is_keyed:
@@ -169,6 +171,7 @@ def _settle_repeated(
     # What gave way within its part was not staged whole.
     if narrow != relations.rows and equal + differing > sum(order.beaten for order in orders if order):
         cursor.execute(sql.SQL("delete from {} s using repeated r where s.part = r.part and s.line = r.line").format(relations.rows))
+        whole.recount(cursor, relations)
     if policy in ("first", "last"):
         return Repeated(equal, 0, differing)
     cursor.execute("select part, line, standing_line from repeated where copy = 1 order by line limit %s", [rows_per_rule])

@@ -19,7 +19,7 @@ from psycopg2 import sql
 from psycopg2.extras import Json, execute_values
 
 from pipeline.database.ledger import Import
-from pipeline.load import quarantine
+from pipeline.load import quarantine, whole
 from pipeline.load.ahead import read_ahead
 from pipeline.load.checkpoints import Origin
 from pipeline.load.order import Key, KeyOrder, OrderWatch
@@ -143,8 +143,7 @@ def stage_rows(
         beaten = _beaten(cursor, relations, of_part, order.suspects)
         order = replace(order, beaten=len(beaten))
         lines = lines.filter(pc.invert(pc.is_in(lines, value_set=beaten)))
-    if len(lines):
-        upsert(_batches(parquet, part, wide, most, lines), relations.rows)
+    whole.note(cursor, relations, part, upsert(_batches(parquet, part, wide, most, lines), relations.rows) if len(lines) else 0)
     return copied, order
 
 
@@ -250,14 +249,21 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
     )
     (others,) = cursor.fetchone() or (0,)
     if others:
-        cursor.execute("select relkind = 'v' from pg_class where oid = to_regclass(%s)", [relations.keys.as_string(cursor)])
-        (is_view,) = cursor.fetchone() or (False,)
-        cursor.execute(sql.SQL("truncate {}").format(comma([relations.rows] if is_view else [relations.keys, relations.rows])))
-        cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
-        cursor.execute("delete from etl.staged_table where import_id = %s and table_name = %s", [relations.import_id, table])
-        cursor.execute("delete from etl.checked where import_id = %s", [relations.import_id])
-        quarantine.clear(cursor, relations.import_id, table)
+        clear(cursor, relations)
     return int(others)
+
+
+def clear(cursor: Cursor, relations: Relations) -> int:
+    """Take back all that is staged of a table, with every mark that speaks for it; returns how many parts there were."""
+    table = relations.table.name
+    cursor.execute("select relkind = 'v' from pg_class where oid = to_regclass(%s)", [relations.keys.as_string(cursor)])
+    (is_view,) = cursor.fetchone() or (False,)
+    cursor.execute(sql.SQL("truncate {}").format(comma([relations.rows] if is_view else [relations.keys, relations.rows])))
+    cursor.execute("delete from etl.staged_table where import_id = %s and table_name = %s", [relations.import_id, table])
+    cursor.execute("delete from etl.checked where import_id = %s", [relations.import_id])
+    quarantine.clear(cursor, relations.import_id, table)
+    cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
+    return int(cursor.rowcount)
 
 
 def record_staged(cursor: Cursor, import_id: int, settled: StagedTable) -> None:

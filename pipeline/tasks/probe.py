@@ -12,9 +12,11 @@ import luigi
 
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
+from pipeline.database.runs import require_profile
 from pipeline.download.mirror import Known
 from pipeline.download.offer import Choice, YearOffer, choose
 from pipeline.handoff import Receipt, read_receipt, receipt_path, write_json
+from pipeline.load.preflight import preflight
 from pipeline.observe.events import log_event
 from pipeline.releases import (
     BAD,
@@ -38,7 +40,8 @@ class ProbeRelease(PipelineTask):
     The file says ``found`` with the release and the tax year that was taken, or ``not_published`` with what is missing: an outcome, not a
     failure. With ``force`` the receipts of what it found no longer count, so that every archive is fetched again, and what was written down
     of bad ones is found out anew. An archive that the last extraction found damaged is fetched again once, without force; one that was
-    beyond a limit is looked at again when the limit is another.
+    beyond a limit is looked at again when the limit is another. Before it asks, the server and the live tables are looked at, as
+    ``hcad-pipeline run`` does of all sources before it starts any task: what could not be published is not downloaded.
     """
 
     as_of = luigi.DateSecondParameter(description="the run's instant, UTC")
@@ -54,6 +57,8 @@ class ProbeRelease(PipelineTask):
     def run(self) -> None:
         """Probe every archive and write what was seen."""
         source = self.of_source()
+        if settings().run_id is None:
+            self.preflight()
         choice = choose(self.downloads(), source, self.year, known=self.known, on_event=log_event)
         shown = choice.taken or choice.considered[0]
         log_event(
@@ -74,6 +79,18 @@ class ProbeRelease(PipelineTask):
         release = self.record(choice.taken)
         found = {"status": "found", "missing": [], "lacks": "", "tax_year": release.year, "release": release.release}
         write_json(self.output().path, document | found)
+
+    def preflight(self) -> None:
+        """See that the database can take what the source offers.
+
+        Raises:
+            ConfigurationError: of the server (subclasses), or another profile is live.
+            DatabaseFull: it has too little room.
+            ShapeError: a live table is not what its schema file says.
+        """
+        require_profile(engine(), settings().profile, [self.source])
+        for note in preflight(engine(), [self.of_source()], min_free_bytes=settings().min_free_bytes):
+            log_event("probe.note", {"source": self.source, "note": note})
 
     def known(self, year: int) -> Known | None:
         """What the source offered last of a tax year."""

@@ -22,9 +22,10 @@ from pipeline.database.engine import transaction
 from pipeline.database.runs import FailedAttempt, start_run
 from pipeline.database.server import open_database
 from pipeline.download.progress import read_progress
-from pipeline.errors import ChecksumMismatch, DownloadError, NotAnArchive, ReleaseChanged
+from pipeline.errors import ChecksumMismatch, ConfigurationError, DownloadError, NotAnArchive, ReleaseChanged, ShapeError
 from pipeline.extract.wanted import cuts_of
 from pipeline.handoff import write_json
+from pipeline.load.shape import ensure_live
 from pipeline.outcome import outcome_of
 from pipeline.releases import ArchiveIdentity, Release
 from pipeline.settings import process_settings, process_sources
@@ -193,6 +194,40 @@ def test_confirmation_speaks_for_the_downloads_that_were_made_and_for_no_others(
     time.sleep(1.1)  # A receipt says when, to the second.
     download.run()
     assert not confirm(tasks, release).complete()
+
+
+def alter(engine, statement):
+    with transaction(engine) as cursor:
+        cursor.execute(statement)
+
+
+@pytest.mark.fault(65)
+def test_plain_luigi_looks_at_database_and_tables_before_it_asks_the_source_for_anything(tasks, server, monkeypatch, caplog):
+    server.put("Roll", packed("1"))
+    engine = tasks.base.engine()
+    ensure_live(engine, process_sources()["tiny"].table("owner"), 2025)
+    (sync,) = tasks.SyncAll(as_of=dt.datetime(2026, 1, 1), only="tiny").requires()
+    alter(engine, "alter table tiny.owner alter column acct type varchar(9)")
+    with pytest.raises(ShapeError, match="alter column acct type text"):
+        sync.requires().run()
+    assert server.asked == []
+    # In a run of hcad-pipeline it has been looked at, once for all sources.
+    with monkeypatch.context() as run:
+        run.setenv("HCAD_PIPELINE_RUN_ID", "1")
+        process_settings.cache_clear()
+        assert probe(tasks, 1)
+    process_settings.cache_clear()
+    server.asked.clear()
+    alter(engine, "alter table tiny.owner alter column acct type text; create view tiny.mine as select acct from tiny.owner")
+    other = "insert into etl.import (source, tax_year, release, recipe, state, profile) values ('tiny', 2024, 'r', 'r', 'published', 'other')"
+    alter(engine, other)
+    with pytest.raises(ConfigurationError, match="of profile other"):
+        sync.requires().run()
+    assert server.asked == []
+    alter(engine, "delete from etl.import")
+    caplog.set_level(logging.INFO)
+    sync.requires().run()
+    assert "tiny.owner has a view of your own, tiny.mine: it is kept" in caplog.text
 
 
 @pytest.mark.fault(18)

@@ -1,16 +1,19 @@
 """What says that something is done, or at work, is damaged or left behind: it is seen for what it is, and done again."""
 
+import dataclasses
 import datetime as dt
 import os
 import subprocess
 import sys
 
 import pytest
-from county import ORIGIN, OWNER
+from county import FEATURE, ORIGIN, OWNER
 from psycopg2 import sql
 
+from pipeline.catalog.model import Check
 from pipeline.database import runs
 from pipeline.database.engine import transaction
+from pipeline.errors import StagingStale
 from pipeline.load.checkpoints import Origin
 
 ROWS = [("1", "ANN", None), ("2", "BOB", None), ("2", "BOB", None), ("3", "EVE", None)]
@@ -47,6 +50,93 @@ def test_staging_that_its_checkpoints_do_not_describe_is_staged_anew(world, dama
     assert taken_back >= 1
     assert (again.rows_loaded, again.duplicate, again.rows_read) == (3, 1, 4)
     assert world.rows("select count(*), count(distinct acct) from etl_staging.i1_owner_keys") == [(3, 3)]
+
+
+BEFORE = [(f"{number:03}", f"NAME {number}", None) for number in range(1, 21)]
+AFTER = [*BEFORE[:15], *((acct, "OTHER", value) for acct, _, value in BEFORE[15:18]), ("021", "NEW", None), ("021", "NEW", None)]
+#: What a fault of the disk, or a person, makes of staging: import, statement, and how it is told.
+LOST = {
+    "whole rows": (2, "truncate etl_staging.i2_owner_rows", "owner .* 4 rows were staged whole, and 0 are"),
+    "one whole row": (2, "delete from etl_staging.i2_owner_rows where acct = '016'", "owner .* 4 rows were staged whole, and 3 are"),
+    "narrow rows": (2, "truncate etl_staging.i2_owner_keys", "owner .* 19 rows were staged, and 0 are"),
+    "whole rows without a key": (2, "truncate etl_staging.i2_feature_rows", "feature .* 1 rows were staged whole, and 0 are"),
+    "rows of a first import": (1, "truncate etl_staging.i1_owner_rows", "owner .* 20 rows were staged, and 0 are"),
+    "rows of a first import without a key": (1, "delete from etl_staging.i1_feature_rows", "feature .* 1 rows were staged, and 0 are"),
+}
+
+
+def to_the_gate(world, release, owners, code):
+    key = world.key(release)
+    half = len(owners) // 2
+    world.stage(key, OWNER, [owners[:half], owners[half:]], origin=Origin(f"{release}-owner", "t1", "c1"))
+    world.stage(key, FEATURE, [[("001", code)]], origin=Origin(f"{release}-feature", "t1", "c1"))
+    world.loads.check_release(key, world.county)
+    return key
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize("kind", LOST)
+def test_staging_that_lost_rows_after_the_gate_is_not_published_and_staged_anew(world, kind):
+    import_id, statement, words = LOST[kind]
+    told = []
+    if import_id == 2:
+        world.publish("a", BEFORE, [("001", "POOL")])
+    release = ("b", AFTER, "SHED") if import_id == 2 else ("a", BEFORE, "POOL")
+    key = to_the_gate(world, *release)
+    before = world.hashes()
+    with transaction(world.engine) as cursor:
+        cursor.execute(statement)
+    world.loads.on_event = lambda event, figures: told.append((event, figures))
+    with pytest.raises(StagingStale, match=words):
+        world.loads.publish(key, world.county)
+    assert [event for event, _ in told] == ["load.parts_taken_back"]
+    assert world.hashes() == before
+    assert world.rows("select max(import_id) from etl.import where state = 'published'") == [(import_id - 1 or None,)]
+    # The next run.
+    assert to_the_gate(world, *release) == key
+    world.loads.publish(key, world.county)
+    assert world.rows("select name, count(*) from county.owner where acct between '015' and '030' group by 1 order by 1") == (
+        [("NAME 15", 1), ("NEW", 1), ("OTHER", 3)] if import_id == 2 else [(f"NAME {number}", 1) for number in range(15, 21)]
+    )
+    assert world.rows("select code from county.feature") == [(release[2],)]
+    assert world.leftovers() == ([], [0, 0, 0])
+
+
+@pytest.mark.fault(71)
+def test_staging_that_lost_rows_before_the_gate_does_not_hold_the_release(world):
+    world.publish("a", BEFORE, [("001", "POOL")])
+    key = world.key("b")
+    world.stage(key, OWNER, [AFTER])
+    world.stage(key, FEATURE, [[("001", "POOL")]])
+    named = Check("all have names", "fill", columns=("name",), minimum=1.0)
+    world.declare(dataclasses.replace(OWNER, checks=(named,)))
+    with transaction(world.engine) as cursor:
+        cursor.execute("truncate etl_staging.i2_owner_rows")
+    with pytest.raises(StagingStale, match="4 rows were staged whole, and 0 are"):
+        world.loads.check_release(key, world.county)
+    assert world.rows("select state, error_code from etl.import where import_id = 2") == [("staging", None)]
+    world.stage(key, OWNER, [AFTER])
+    world.loads.check_release(key, world.county)
+    assert world.loads.publish(key, world.county)["owner"].updated == 3
+
+
+@pytest.mark.fault(71)
+def test_whole_rows_that_are_gone_before_their_table_is_settled_are_staged_anew_with_their_part(world):
+    world.publish("a", BEFORE, [("001", "POOL")])
+    key, told = world.key("b"), []
+    world.loads.open_import(key, OWNER)
+    parts = [AFTER[:17], AFTER[17:]]
+    folders = [world.part(OWNER, rows, part=number, first_line=1 + 17 * number) for number, rows in enumerate(parts)]
+    for folder in folders:
+        world.loads.stage_part(key, OWNER, folder, origin=ORIGIN)
+    with transaction(world.engine) as cursor:
+        cursor.execute("delete from etl_staging.i2_owner_rows where part = 1")
+    world.loads.on_event = lambda event, figures: told.append((event, figures.get("part"), figures.get("why")))
+    with pytest.raises(StagingStale, match="damaged in part 1: it says 3 rows whole, and 0 are staged"):
+        world.settle(key, OWNER, parts=2, records=20)
+    assert told == [("load.damaged_checkpoint", 1, "it says 3 rows whole, and 0 are staged")]
+    assert [bool(world.loads.stage_part(key, OWNER, folder, origin=ORIGIN)) for folder in folders] == [False, True]
+    assert world.settle(key, OWNER, parts=2, records=20).rows_loaded == 19
 
 
 @pytest.mark.fault(63)

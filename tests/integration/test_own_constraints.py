@@ -63,6 +63,61 @@ def test_constraint_of_the_users_own_stops_the_publish_and_is_named_with_its_row
     assert world.hashes() == after
 
 
+STRICT = """create function public.strict(name text) returns boolean language plpgsql as
+            'begin if name = ''SHORT'' then raise exception ''no % here'', name; end if; return true; end'"""
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["add constraint ratio check (10 / (length(name) - 5) > 0)"], "E_SHAPE: ratio on county.owner, a constraint .*: division by zero .*22012"),
+        (["add constraint digits check (name like 'NAME%' or name::integer > 0)"],
+         r"E_SHAPE: digits on .*: invalid input syntax for type integer: \(a value\) \(SQLSTATE 22P02\)"),
+        ([STRICT, "add constraint strict check (public.strict(name))"],
+         r"E_SHAPE: strict on .*: PL/pgSQL function (public\.)?strict\(text\) line 1 at RAISE \(SQLSTATE P0001\)"),
+        (["add constraint a check (name <> ''), add mine integer default 0, add constraint b check (10 / (mine + length(name) - 5) > 0)"],
+         "E_SHAPE: b on county.owner, a constraint .*: division by zero"),
+        (["add constraint shorts check (name <> 'SHORT' and 10 / (length(name) - 6) > 0)"],
+         "E_SHAPE: shorts, a constraint .* refuses a row; which ones cannot be told, for on some it cannot be evaluated: division by zero"),
+    ],
+    ids=["division by zero", "cast", "function that raises", "on a column of one's own", "on other rows than it refuses"],
+)  # fmt: skip
+def test_constraint_that_cannot_be_evaluated_is_named_with_how_it_fails(world, statements, words):
+    rows = [*CHANGED[10:15], *CHANGED[:10], *CHANGED[15:]]
+    world.publish("a", ROWS, [("001", "POOL")])
+    before = world.hashes()
+    for statement in statements:
+        alter(world, statement if statement.startswith("create") else f"alter table county.owner {statement} not valid")
+    # A longer name than all others, which no row had that is live.
+    key = checked(world, "b", [*rows, ("100", "SIXSIX", None)])
+    with pytest.raises(ShapeError, match=words) as refused:
+        world.loads.publish(key, world.county)
+    assert "SHORT" not in str(refused.value) and "SIXSIX" not in str(refused.value)
+    assert (world.hashes(), world.rows("select state from etl.import order by 1")) == (before, [("published",), ("staging",)])
+
+
+@pytest.mark.fault(66)
+def test_constraint_that_cannot_be_evaluated_on_rows_that_come_back_is_named(world):
+    world.publish("a", ROWS, [("001", "POOL")])
+    world.publish("b", CHANGED, [("001", "POOL")])
+    after = world.hashes()
+    alter(world, "alter table county.owner add constraint ratio check (name = 'SHORT' or 10 / (length(name) - 7) > 0) not valid")
+    with pytest.raises(ShapeError, match="E_SHAPE: ratio on county.owner, a constraint .* division by zero"):
+        world.loads.rollback_import(2)
+    assert world.hashes() == after
+
+
+@pytest.mark.fault(66)
+def test_failure_that_no_constraint_explains_is_not_blamed_on_one(world):
+    world.publish("a", ROWS, [("001", "POOL")])
+    alter(world, "alter table county.owner add constraint names check (name <> '')")
+    alter(world, "create function public.no() returns trigger language plpgsql as 'begin raise exception ''not now''; end'")
+    alter(world, "create trigger no before update on county.owner for each row execute function public.no()")
+    with pytest.raises(ShapeError, match="not now"):
+        world.loads.publish(checked(world, "b", CHANGED), world.county)
+
+
 @pytest.mark.fault(66)
 def test_key_that_names_a_person_is_not_told(world):
     columns = tuple(dataclasses.replace(column, personal=True) for column in OWNER.columns)
