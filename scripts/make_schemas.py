@@ -133,7 +133,7 @@ class Codebook:
         yield "\n[columns]\n" + "\n".join(column.line(width) for column in columns)
         yield from (f"\n[[index]]\ncolumns = {_list([column.lower()])}" for column in reviewed.get("index", ()))
         yield from self._checks(name)
-        yield from self._unpivot(reviewed)
+        yield from self._unpivot(name)
         yield from _examples(reviewed, columns, reviewed.get("example_year", 2025))
 
     def _head(self, name: str) -> str:
@@ -182,7 +182,11 @@ class Codebook:
     def years(self, name: str) -> tuple[int, int]:
         """The tax years for which the columns are known to be these."""
         reviewed = self.reviewed[name]
-        return tuple(reviewed["years"]) if "years" in reviewed else (YEAR_2019 if self._is_as_in_2019(name) else FIRST_YEAR, LAST_YEAR)
+        if "years" in reviewed:
+            return tuple(reviewed["years"])
+        if "unpivot" in reviewed:
+            return reviewed["unpivot"]["years"][0], LAST_YEAR
+        return YEAR_2019 if self._is_as_in_2019(name) else FIRST_YEAR, LAST_YEAR
 
     def _is_as_in_2019(self, name: str) -> bool:
         return self._columns_2019.get(name) == [column["name"].lower() for column in self.tables[name]["cols"]]
@@ -199,14 +203,25 @@ class Codebook:
             doc = "Accounts come and go within a year; nearly every line is of one that is there"
             yield _check("account", "reference", ["acct"], to, doc)
 
-    def _unpivot(self, reviewed: Mapping[str, Any]) -> Iterator[str]:
+    def _unpivot(self, name: str) -> Iterator[str]:
+        reviewed = self.reviewed[name]
         if "unpivot" not in reviewed:
             return
         wide = reviewed["unpivot"]
+        (categories,) = {tuple(self._categories_2019(name, member)) for member in wide["members"].values()}
         members = ", ".join(f'{column} = "{member}"' for column, member in wide["members"].items())
-        codes = textwrap.indent("\n".join(textwrap.wrap(", ".join(map(_text, wide["categories"])), COMMENT_WIDTH)), "    ")
+        codes = textwrap.indent("\n".join(textwrap.wrap(", ".join(map(_text, categories)), COMMENT_WIDTH)), "    ")
         yield (f"\n[unpivot]\nyears = {wide['years']}\nmembers = {{ {members} }}\ncategory = \"{wide['category']}\"\n"
                f"categories = [\n{codes},\n]")  # fmt: skip
+
+
+    def _categories_2019(self, name: str, member: str) -> list[str]:
+        """The columns of a wide member of 2019 behind those that the long table has, too, in the same order."""
+        there = self._columns_2019[member.removesuffix(".txt")]
+        shared = [column["name"].lower() for column in self.tables[name]["cols"] if column["name"].lower() in there]
+        if there[: len(shared)] != shared:
+            raise ReviewError(f"{name}: {member} of 2019 does not begin with {', '.join(shared)}")
+        return [column.upper() for column in there[len(shared) :]]
 
 
 def said(text: str) -> str:

@@ -289,6 +289,14 @@ TABLE_FILE: dict[str, Any] = {
             },
         },
     },
+    "unpivot": _section(
+        {
+            "years": _needed(_YEARS),
+            "members": {"type": "dict", "required": True, "minlength": 1, "keysrules": _NAME, "valuesrules": _MEMBER},
+            "category": _needed(_NAME),
+            "categories": _needed(_names(_TEXT, least=1)),
+        }
+    ),
     "columns": {
         "type": "dict",
         "required": True,

@@ -1,8 +1,8 @@
 """What tables and columns mean, as comments in the database: a live table says what its schema file says, and its history likewise.
 
-In go tables of the catalog; out come COMMENTs where the database says something else, and nothing where it says the same: that costs one
-query a source. A changed ``doc`` is in no recipe, so it reaches the database by the next run, whatever that publishes. A table that somebody
-holds is left as it is until a later run. Columns and tables of the user's own keep their comments.
+In go tables of the catalog; out come COMMENTs where the database says something else, and nothing where it says the same: that costs
+one query a source. A changed ``doc`` is in no recipe, so it reaches the database by the next run, whatever that publishes. A table
+that somebody holds is left as it is until a later run. Columns and tables of the user's own keep their comments.
 """
 
 from __future__ import annotations
