@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import cache
 from typing import Any, ClassVar
 
 from cerberus import TypeDefinition, Validator
@@ -156,6 +157,7 @@ SOURCE_FILE: dict[str, Any] = {
                 "years": _YEARS,
                 "nested": _FLAG,
                 "fallback": _TEXT,
+                "aliases": _names(_TEXT, least=1),
                 "sha256": {"type": "dict", "keysrules": _YEAR_KEY, "valuesrules": {"type": "string", "regex": "^[0-9a-f]{64}$"}},
             },
         },
@@ -288,6 +290,14 @@ TABLE_FILE: dict[str, Any] = {
             },
         },
     },
+    "unpivot": _section(
+        {
+            "years": _needed(_YEARS),
+            "members": {"type": "dict", "required": True, "minlength": 1, "keysrules": _NAME, "valuesrules": _MEMBER},
+            "category": _needed(_NAME),
+            "categories": _needed(_names(_TEXT, least=1)),
+        }
+    ),
     "columns": {
         "type": "dict",
         "required": True,
@@ -343,6 +353,12 @@ class MetaValidator(Validator):  # type: ignore[misc]
         "decimal": TypeDefinition("decimal", (Decimal,), ()),
         "integer": TypeDefinition("integer", (int,), (bool,)),
     }
+
+
+@cache
+def table_validator() -> MetaValidator:
+    """The validator of table files: taking the meta-schema apart anew for each of 67 would take half of their loading."""
+    return MetaValidator(TABLE_FILE, allow_unknown=False)
 
 
 def rules_at(schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Mapping[str, Any]:
