@@ -32,7 +32,7 @@ from pipeline.database.server import open_database, server_url
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, FencedOut, Interrupted, PipelineError, TransientError
 from pipeline.extract.wanted import cuts_of
 from pipeline.housekeeping import Retention, sweep
-from pipeline.load import upkeep
+from pipeline.load import comments, upkeep
 from pipeline.load.manager import LoadManager
 from pipeline.load.preflight import preflight
 from pipeline.observe.events import log_event, logger
@@ -117,6 +117,8 @@ def run(settings: Settings, request: RunRequest) -> RunOutcome:
             notes = preflight(engine, map(find_source, sources), min_free_bytes=settings.min_free_bytes)
             notes = [*notes, *_accept(engine, settings, request, locks.tokens)]
             runs.note(engine, run_id, notes)
+            for source in sources:
+                comments.describe_source(engine, find_source(source), log_event)
             # What a run that died after its publish has left.
             upkeep.pay_if_possible(engine, sources, log_event)
             scheduler_url = request.scheduler_url or _started_luigid(settings) or settings.scheduler_url

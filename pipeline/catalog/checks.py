@@ -140,6 +140,7 @@ def check_table(file: TomlFile, table: Table) -> None:
         known(file, ("table", "year_column"), [table.year_column], names)
         if table.column(table.year_column).type.kind not in ("integer", "bigint"):
             raise file.error(("table", "year_column"), f"{table.year_column!r} is no whole number", 'a column of type = "integer"')
+    _check_unpivot(file, table)
     check_row_rules(file, table)
     check_computed(file, table)
     check_checks(file, table)
@@ -183,6 +184,34 @@ def _check_identity(file: TomlFile, table: Table) -> None:
         for number, layout in enumerate(table.layouts):
             if name in layout.absent:
                 raise file.error(("layout", number, "absent"), f"{name!r} is a {which} column", "columns outside the identity")
+
+
+def _check_unpivot(file: TomlFile, table: Table) -> None:
+    """The category and the values are columns that are read, of a delimited layout; no value is required, for a cell may be empty."""
+    wide = table.unpivot
+    if wide is None:
+        return
+    read = {column.name for column in table.columns if column.is_read}
+    known(file, ("unpivot", "category"), [wide.category], read)
+    known(file, ("unpivot", "members"), wide.members, read - {wide.category})
+    if not read - {wide.category, *wide.members}:
+        raise file.error(("unpivot", "members"), "no other column", "columns that say what a line of a wide member is about")
+    if table.column(wide.category).type.kind != "text":
+        raise file.error(("unpivot", "category"), f"{wide.category!r} is no text", "a column of text: it gets names of columns")
+    for name in wide.members:
+        if table.column(name).required:
+            raise file.error(("unpivot", "members", name), f"{name!r} is required", "a column that may be NULL: a cell may be empty")
+    own = {name.casefold() for name in (table.member, *table.member_aliases)}
+    for name, member in wide.members.items():
+        if member.casefold() in own:
+            raise file.error(("unpivot", "members", name), f"{member!r} is the table's own member", "another one")
+    for key, names in (("members", wide.members.values()), ("categories", wide.categories)):
+        if len({name.casefold() for name in names}) < len(names):
+            raise file.error(("unpivot", key), ", ".join(names), "each one once")
+    first, last = wide.years
+    fitting = [layout for layout in table.layouts if layout.years is None or (layout.years[0] <= last and first <= layout.years[1])]
+    if not fitting or any(layout.format != "delimited" or layout.quote or layout.versions for layout in fitting):
+        raise file.error(("unpivot", "years"), f"{first} to {last}", "tax years whose layouts are delimited, without quote and versions")
 
 
 def _check_layout(file: TomlFile, where: KeyPath, table: Table, layout: Layout) -> None:

@@ -188,7 +188,8 @@ def _check_members(loaded: list[tuple[Table, TomlFile]]) -> None:
     """No two tables of an archive can claim the same member."""
     owners: dict[tuple[str, str], str] = {}
     for table, table_file in loaded:
-        for member in {name.casefold() for name in (table.member, *table.member_aliases)}:
+        wide = table.unpivot.members.values() if table.unpivot else ()
+        for member in {name.casefold() for name in (table.member, *table.member_aliases, *wide)}:
             owner = owners.setdefault((table.archive, member), table.name)
             if owner != table.name:
                 raise table_file.error(("table", "member"), f"{member!r} is the member of {owner!r} too", "a member of one table")

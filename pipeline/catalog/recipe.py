@@ -30,9 +30,12 @@ def table_recipe(table: Table) -> str:
     """The recipe of a table: 12 hexadecimal digits."""
     # Only where there is one: a table without it keeps its recipe.
     year = {"year_column": table.year_column} if table.year_column else {}
+    wide = table.unpivot
+    members = sorted((column, member.casefold()) for column, member in wide.members.items()) if wide else []
     return _digest(
         {
             **year,
+            **({"unpivot": [wide.years, members, wide.category, wide.categories]} if wide else {}),
             "transform": TRANSFORM_REVISION,
             "row_hash": ROW_HASH_VERSION,
             "key": table.key,

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from pipeline.catalog import checks
 from pipeline.catalog.meta_schema import RULES, TABLE_FILE
-from pipeline.catalog.model import Check, Column, ColumnType, Computed, Example, Index, Kind, Layout, Table
+from pipeline.catalog.model import Check, Column, ColumnType, Computed, Example, Index, Kind, Layout, Table, Unpivot
 from pipeline.catalog.toml_file import TomlFile, read_toml
 
 #: Defaults of a column's keys that are lists; TOML's names on the left.
@@ -60,6 +60,7 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
         doc=head.get("doc", ""),
         year_column=head.get("year_column"),
         checks=tuple(_check(keys) for keys in document.get("check", ())),
+        unpivot=_unpivot(file, document.get("unpivot")),
     )
     checks.check_table(file, table)
     return table, file
@@ -105,6 +106,14 @@ def _layout(file: TomlFile, number: int, keys: Mapping[str, Any]) -> Layout:
     for key in ("versions", "absent", "order"):
         fields[key] = tuple(keys.get(key, ()))
     return Layout(**fields)
+
+
+def _unpivot(file: TomlFile, keys: Mapping[str, Any] | None) -> Unpivot | None:
+    """``[unpivot]``: the wide members that the table is made of in some tax years."""
+    if keys is None:
+        return None
+    first, last = checks.years(file, ("unpivot",), keys) or (0, 0)
+    return Unpivot((first, last), dict(keys["members"]), keys["category"], tuple(keys["categories"]))
 
 
 def _check(keys: Mapping[str, Any]) -> Check:

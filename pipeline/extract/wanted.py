@@ -25,18 +25,24 @@ _CUT_REVISION = 1
 
 @dataclass(frozen=True)
 class WantedMember:
-    """A member that a table is read from: its name, other names it has had, and whether the archive must hold it."""
+    """A member that a table is read from: its name, other names it has had, and whether the archive must hold it.
+
+    ``instead`` names members that, where all of them are there, do as well.
+    """
 
     name: str
     aliases: tuple[str, ...] = ()
     required: bool = True
+    instead: tuple[str, ...] = ()
 
 
 def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: int, *, nested: bool = False) -> str:
     """Return 12 hexadecimal digits that identify what an extraction is asked for: members (in any order), limits, part size, nesting."""
     document = {
         "revision": _CUT_REVISION,
-        "members": None if members is None else sorted([m.name, sorted(m.aliases), m.required] for m in members),
+        "members": None if members is None else sorted(
+            [m.name, sorted(m.aliases), m.required, *([sorted(m.instead)] if m.instead else [])] for m in members
+        ),
         "limits": dataclasses.asdict(limits),
         "part_bytes": part_bytes,
         "nested": nested,
@@ -48,7 +54,12 @@ def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: i
 def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
     """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
     tables = [table for table in source.tables_for(year) if table.archive == archive]
-    members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
+    members: dict[str, WantedMember] = {}
+    for table in tables:
+        wide = table.unpivot_of(year)
+        instead = tuple(wide.members.values()) if wide else ()
+        members[table.member.lower()] = WantedMember(table.member, table.member_aliases, table.required, instead)
+        members |= {name.lower(): WantedMember(name, (), False) for name in instead}
     for field in (source.version, *source.expects):
         if field and field.archive == archive:
             members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
@@ -137,11 +148,16 @@ class Selection:
         if hidden is not None and any(member.name not in self._found for member in self._members or ()):
             raise hidden
         for member in self._members or ():
-            if member.required and member.name not in self._found:
-                self._refuse(f"no member {' or '.join((member.name, *member.aliases))}", "it, in whichever case and folder")
+            if member.required and member.name not in self._found and not self._is_replaced(member):
+                other = f", nor {' and '.join(member.instead)}" if member.instead else ""
+                self._refuse(f"no member {' or '.join((member.name, *member.aliases))}{other}", "it, in whichever case and folder")
         for file in self._found:
             if file.casefold() == MANIFEST:
                 self._refuse(f"the file {file} cannot stand beside the other files", "another name")
+
+    def _is_replaced(self, member: WantedMember) -> bool:
+        """Whether all members are there that do as well."""
+        return bool(member.instead) and all(name in self._found for name in member.instead)
 
     def _refuse(self, seen: str, expected: str) -> None:
         shown = ", ".join(self._names[:50]) or "nothing"

@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from pipeline.catalog.model import Column, Source, Table
 from pipeline.database.engine import transaction
 from pipeline.errors import DatabaseBusy, ShapeError
-from pipeline.load import partition
+from pipeline.load import comments, partition
 from pipeline.load.relations import Relations, comma, identifier, names
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _ensure_live(engine: Engine, relations: Relations, tax_year: int) -> None:
             _add_columns(cursor, relations, live)
         partition.create(cursor, relations, tax_year)
         _create_indexes(cursor, relations)
+        comments.describe(cursor, relations)
 
 
 def create_staging(cursor: Cursor, relations: Relations, *, is_first: bool) -> None:
@@ -133,7 +134,6 @@ def _create(cursor: Cursor, relations: Relations) -> None:
     cursor.execute(sql.SQL("create table {} ({}) partition by list (tax_year)").format(relations.live, comma(columns)))
     _record_columns(cursor, table, table.columns)
     _create_history(cursor, relations)
-    _comment(cursor, relations, table.columns)
 
 
 def _create_history(cursor: Cursor, relations: Relations) -> None:
@@ -171,15 +171,6 @@ def _record_columns(cursor: Cursor, table: Table, columns: tuple[Column, ...]) -
 def _recorded_columns(cursor: Cursor, table: Table) -> set[str]:
     cursor.execute("select column_name from etl.live_column where source = %s and table_name = %s", [table.source, table.name])
     return {name for (name,) in cursor.fetchall()}
-
-
-def _comment(cursor: Cursor, relations: Relations, columns: tuple[Column, ...]) -> None:
-    if relations.table.doc:
-        cursor.execute(sql.SQL("comment on table {} is {}").format(relations.live, sql.Literal(relations.table.doc)))
-    for column in columns:
-        if column.doc:
-            target = sql.SQL("{}.{}").format(relations.live, sql.Identifier(column.name))
-            cursor.execute(sql.SQL("comment on column {} is {}").format(target, sql.Literal(column.doc)))
 
 
 def require_shapes(engine: Engine, source: Source) -> None:
@@ -262,7 +253,6 @@ def _add_columns(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
             )
         cursor.execute(sql.SQL("alter table {} add column {}").format(relations.live, _definition(column)))
     _record_columns(cursor, relations.table, new)
-    _comment(cursor, relations, new)
 
 
 def _create_indexes(cursor: Cursor, relations: Relations) -> None:

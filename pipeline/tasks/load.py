@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import luigi
 
@@ -10,7 +11,7 @@ from pipeline.catalog.model import Table
 from pipeline.catalog.recipe import layout_recipe, scope_of
 from pipeline.errors import RefusedError
 from pipeline.extract.lookup import raw_lines
-from pipeline.handoff import Member, RawLine
+from pipeline.handoff import RawLine
 from pipeline.load.checkpoints import Origin
 from pipeline.observe.events import log_event
 from pipeline.targets import MarkerRow, MarkerTarget
@@ -18,6 +19,7 @@ from pipeline.tasks.base import ImportTask, cut_of, engine, table_of
 from pipeline.tasks.confirm import ConfirmRelease
 from pipeline.tasks.extract import ExtractArchive
 from pipeline.tasks.transform import TransformPart, reading_of
+from pipeline.tasks.unpivot import Readable, readable_of
 from pipeline.transform.first_rows import FIRST_ROWS
 from pipeline.transform.header import Reading
 from pipeline.transform.transformer import DataTransformer
@@ -67,14 +69,15 @@ class StagePart(TableTask):
         """Stage the part."""
         extracted, table = self.extracted(), self.of_table()
         assert extracted is not None  # noqa: S101
-        member = extracted.member(table.member)
-        assert member is not None  # noqa: S101
+        found = readable_of(extracted, table)
+        assert found is not None  # noqa: S101
 
         def lines(numbers: list[int]) -> dict[int, RawLine]:
-            encoding = reading_of(self.of_source(), table, member, extracted).layout.encoding
-            return raw_lines(extracted.output().path / member.file, member, numbers, encoding)
+            encoding = reading_of(self.of_source(), table, found.member, extracted).layout.encoding
+            return raw_lines(found.path, found.member, numbers, encoding)
 
-        self.loads().stage_part(self.key, table, self.input().path, origin=Origin.of(member, self.layout_recipe), raw_lines=lines)
+        origin = Origin.of(found.member, self.layout_recipe)
+        self.loads().stage_part(self.key, table, self.input().path, origin=origin, raw_lines=lines)
 
 
 class StageTable(TableTask):
@@ -101,23 +104,23 @@ class StageTable(TableTask):
         self.require_recipe()
         loads, table, extracted = self.loads(), self.of_table(), self.extracted()
         refusal = extracted.refusal() if extracted else None
-        member = extracted.member(table.member) if extracted and not refusal else None
+        found = self.readable(extracted) if extracted and not refusal else None
         if not loads.open_import(self.key, table).is_open:
             return  # another run has published it meanwhile
-        if extracted is None or member is None:
+        if extracted is None or found is None:
             missing = "the release does not carry it" if self.is_wanted() else "the import is of other tables"
             why = refusal.message if refusal else missing
             log_event("load.carried_over", {"table": table.qualified, "why": why})
             loads.keep_table(self.key, table, member_sha256=None, recipe="")
             return
-        reading = self.reading(extracted, member)
+        member, path = found.member, found.path
+        reading = self.reading(extracted, found)
         recipe = layout_recipe(table, reading.layout)
         if loads.keep_table(self.key, table, member_sha256=member.sha256, recipe=recipe):
             return
         origin = Origin.of(member, recipe)
         loads.expect_parts(self.key, table, origin)
         yield [self.clone(StagePart, layout_recipe=recipe, part=part.number) for part in member.parts]
-        path = extracted.output().path / member.file
         loads.settle_table(
             self.key,
             table,
@@ -127,19 +130,30 @@ class StageTable(TableTask):
             raw_lines=lambda numbers: raw_lines(path, member, numbers, reading.layout.encoding),
         )
 
-    def reading(self, extracted: ExtractArchive, member: Member) -> Reading:
+    def readable(self, extracted: ExtractArchive) -> Readable | None:
+        """The table's member; what cannot be made of others is refused, and its release held."""
+        with self.refusing():
+            return readable_of(extracted, self.of_table())
+
+    def reading(self, extracted: ExtractArchive, found: Readable) -> Reading:
         """How the member is read; what cannot be read is refused, and its release held."""
-        try:
-            reading = reading_of(self.of_source(), self.of_table(), member, extracted)
+        with self.refusing():
+            reading = reading_of(self.of_source(), self.of_table(), found.member, extracted)
             first_rows = DataTransformer(self.of_table(), chunk_rows=FIRST_ROWS, tax_year=self.year)
-            first_rows.check_first_rows(extracted.output().path / member.file, member, reading)
+            first_rows.check_first_rows(found.path, found.member, reading)
+        for note in reading.notes:
+            log_event("transform.note", {"table": self.of_table().qualified, "note": note})
+        return reading
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Hold the release when its member is refused."""
+        try:
+            yield
         except RefusedError as error:
             if error.holds_release:
                 self.loads().refuse(self.key, error)
             raise
-        for note in reading.notes:
-            log_event("transform.note", {"table": self.of_table().qualified, "note": note})
-        return reading
 
 
 class CheckRelease(ImportTask):

@@ -11,6 +11,7 @@ from pipeline.observe.events import log_event
 from pipeline.targets import PartTarget
 from pipeline.tasks.base import PipelineTask, settings, table_of
 from pipeline.tasks.extract import ExtractArchive
+from pipeline.tasks.unpivot import readable_of
 from pipeline.transform.header import Reading
 from pipeline.transform.layout import check_expected, choose_layout, read_header, read_version
 from pipeline.transform.transformer import DataTransformer
@@ -40,13 +41,13 @@ class TransformPart(PipelineTask):
         """Transform the part."""
         extracted = self.requires()
         table = table_of(self.of_source(), self.table)
-        member = extracted.member(table.member)
-        if member is None:
+        found = readable_of(extracted, table)
+        if found is None:
             raise MemberError(f"no {table.member} in {self.archive}", "the member that was there when it was cut", "run again")
-        reading = reading_of(self.of_source(), table, member, extracted)
+        reading = reading_of(self.of_source(), table, found.member, extracted)
         folder = self.output().prepare()
         transformer = DataTransformer(table, chunk_rows=settings().chunk_rows, tax_year=self.year, on_event=log_event)
-        transformer.transform_part(extracted.output().path / member.file, member, member.parts[self.part], reading, folder)
+        transformer.transform_part(found.path, found.member, found.member.parts[self.part], reading, folder)
 
 
 def reading_of(source: Source, table: Table, member: Member, extracted: ExtractArchive) -> Reading:

@@ -83,6 +83,16 @@ def read_header(table: Table, layout: Layout, member: Member) -> Reading:
     return Reading(layout, 1 if place == "first" else member.lines, fields, notes)
 
 
+def has_header(table: Table, layout: Layout, member: Member) -> bool:
+    """Whether a line of a member is the header, by its content.
+
+    Raises:
+        HeaderError: the first and the last line are both, or one is by half.
+    """
+    wanted = [column for column in table.columns if column.is_read and column.name not in layout.absent]
+    return _header_place(table, layout, member, wanted) != "none"
+
+
 def field_positions(table: Table, reading: Reading) -> dict[str, tuple[int, int]]:
     """Fixed width: first and last byte of each field, from 1, inclusive.
 

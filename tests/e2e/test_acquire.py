@@ -407,3 +407,42 @@ def test_page_under_an_archives_name_is_asked_for_once_in_a_run(tiny):
         mark = world.mark()
         assert run(world, "--local-scheduler").code == 31
         assert [line for line in world.asked(mark) if line.startswith("GET") and ROLL in line] == [f"GET {ROLL}"]
+
+
+def test_wide_members_of_an_old_year_land_in_the_long_table_and_the_long_member_changes_nothing(tiny):
+    wide = """
+[[layout]]
+format = "delimited"
+
+[unpivot]
+years = [2020, 2025]
+members = { val = "values.txt", rate = "rates.txt" }
+category = "code"
+categories = ["RES", "TOT"]
+
+[columns]
+district = { type = "text", required = true }
+code = { type = "text", required = true }
+val = { type = "bigint" }
+rate = { type = "numeric(9,6)" }
+"""
+    head = 'name = "levy"\narchive = "roll"\nmember = "levy.txt"\nkey = ["district", "code"]\n'
+    with tiny(probe="[gate]\nmax_quarantined_share = 0.2") as world:
+        (world.schemas / "tiny" / "levy.toml").write_text(f"[table]\n{head}{wide}")
+        values = b"district\tRES\tTOT\r\n040\t100000\t\r\n061\t\t5\r\n061\tx\r\n"
+        rates = b"district\tTOT\tRES\r\n061\t0.5\t\r\n040\t\t0.2\r\n"
+        world.offer(ROLL, rows("owner", ["a"]) | {"VALUES.TXT": values, "rates.txt": rates})
+        done = run(world)
+        assert done.code == 0, done.text + world.logs()
+        levy = [("040", "RES", "100000", "0.200000"), ("061", "TOT", "5", "0.500000")]
+        asked = "select district, code, val::text, rate::text from tiny.levy order by 1, 2"
+        assert world.sql(asked) == levy
+        account = "select rows_read, rows_loaded, quarantined, filtered from etl.import_table where table_name = 'levy' order by import_id desc"
+        # Three lines of values and two of rates, two cells each; the line that is too short stands in one of its two places.
+        assert world.sql(account)[0] == (10, 2, 1, 7)
+        assert world.sql("select line, raw from etl.quarantine where table_name = 'levy'") == [(6, "061\tx")]
+
+        long = b"district\tcode\tval\trate\r\n061\tTOT\t5\t0.5\r\n040\tRES\t100000\t0.2\r\n"
+        world.offer(ROLL, rows("owner", ["b"]) | {"levy.txt": long})
+        assert run(world).code == 0
+        assert (world.written("levy"), world.sql(asked)) == ((0, 0, 0), levy)

@@ -8,6 +8,7 @@ from county import OWNER, text
 from pipeline.catalog.model import ColumnType, Index
 from pipeline.database.engine import transaction
 from pipeline.errors import DatabaseBusy, ShapeError
+from pipeline.load.comments import describe_source
 from pipeline.load.shape import ensure_live
 
 
@@ -25,6 +26,42 @@ def test_table_is_partitioned_keyed_and_commented(world):
     partitions = world.rows("select inhrelid::regclass::text from pg_inherits where inhparent = 'county.owner'::regclass order by 1")
     assert partitions == [("county.owner_2025",), ("county.owner_2026",)]
     assert world.rows("select obj_description('county.owner'::regclass)") == [("Who owns what",)]
+    nothing_said = [("county.owner", "acct"), ("county.owner", "name"), ("county.owner", "value"), ("history.county_owner", "acct")]
+    assert uncommented(world) == nothing_said
+
+
+def uncommented(world):
+    return world.rows(
+        """select attrelid::regclass::text, attname from pg_attribute where attrelid in ('county.owner'::regclass, 'history.county_owner'::regclass)
+              and attnum > 0 and col_description(attrelid, attnum) is null order by attrelid, attnum"""
+    )
+
+
+def test_a_changed_doc_reaches_the_database_though_nothing_is_published(world):
+    before = dataclasses.replace(OWNER, doc="Who owns what", columns=(*OWNER.columns, text("note", doc="A note")))
+    ensure_live(world.engine, before, 2025)
+    after = dataclasses.replace(before, doc="Owners", columns=(*OWNER.columns, text("note", doc="A note, 100% true; 'free'")))
+    never_loaded = dataclasses.replace(OWNER, name="heir", doc="Heirs")
+    source = dataclasses.replace(world.county, tables=(after, never_loaded))
+    with transaction(world.engine) as cursor:
+        cursor.execute("alter table county.owner add column mine text")
+        cursor.execute("comment on column county.owner.mine is 'of my own'")
+    assert describe_source(world.engine, source) == 2
+    said = "select obj_description('county.owner'::regclass), col_description('county.owner'::regclass, attnum) from pg_attribute"
+    where = "where attrelid = 'county.owner'::regclass and attname in ('note', 'mine') order by attname"
+    assert world.rows(f"{said} {where}") == [("Owners", "of my own"), ("Owners", "A note, 100% true; 'free'")]
+    assert describe_source(world.engine, source) == 0
+
+
+def test_a_table_that_somebody_holds_gets_its_comments_later(world):
+    ensure_live(world.engine, OWNER, 2025)
+    source = dataclasses.replace(world.county, tables=(dataclasses.replace(OWNER, doc="Owners"),))
+    events = []
+    with transaction(world.engine) as cursor:
+        cursor.execute("lock table county.owner in share mode")
+        assert describe_source(world.engine, source, lambda name, figures: events.append(name)) == 0
+    assert events == ["load.comments_later"]
+    assert describe_source(world.engine, source) == 1
 
 
 @pytest.mark.fault(66)

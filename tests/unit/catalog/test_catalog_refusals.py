@@ -20,6 +20,14 @@ def refusal(folder: Path, profile: str = "production", environ: dict[str, str] |
 
 #: file, what is replaced, by what, and what the error must tell.
 BROKEN = [
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "wide.txt" }\ncategory = "nam"\ncategories = ["A", "B"]\n[columns]', ["unpivot.category", "did you mean"], id="category that is no column"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "wide.txt" }\ncategory = "alive"\ncategories = ["A", "B"]\n[columns]', ["unpivot.category", "no text"], id="category that is no text"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { name = "wide.txt" }\ncategory = "name"\ncategories = ["A", "B"]\n[columns]', ["unpivot.members"], id="category among the values"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { acct = "wide.txt" }\ncategory = "name"\ncategories = ["A", "B"]\n[columns]', ["unpivot.members.acct", "is required"], id="required value"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "wide.txt", since = "WIDE.TXT" }\ncategory = "name"\ncategories = ["A", "B"]\n[columns]', ["unpivot.members", "each one once"], id="member twice"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "wide.txt" }\ncategory = "name"\ncategories = ["A", "a"]\n[columns]', ["unpivot.categories", "each one once"], id="category twice"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2000, 2004]\nmembers = { share = "wide.txt" }\ncategory = "name"\ncategories = ["A", "B"]\n[columns]', ["unpivot.years"], id="years without a layout"),
+    pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "Owner.txt" }\ncategory = "name"\ncategories = ["A", "B"]\n[columns]', ["unpivot.members.share", "own member"], id="own member among the wide ones"),
     pytest.param(
         "owner",
         'doc = "Owners"',

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.catalog import Column, ColumnType, Layout, Table, load_source, recipe, release_recipe, table_recipe
-from pipeline.catalog.model import Check, Computed
+from pipeline.catalog.model import Check, Computed, Unpivot
 
 
 def owner_recipe(folder: Path) -> str:
@@ -47,6 +47,7 @@ OTHER = {
     "required": ("personal = true", "required = true"),
     "alias": ("personal = true", 'aliases = ["owner_name"]'),
     "source name": ("personal = true", 'source = "owner_name"'),
+    "made of wide members": ('[columns]', '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "w.txt" }\ncategory = "name"\ncategories = ["A"]\n[columns]'),
     "encoding": ('format = "delimited"', 'format = "delimited"\nencoding = "latin-1"'),
     "delimiter": ('format = "delimited"', 'format = "delimited"\ndelimiter = "|"'),
     "unknown columns": ('format = "delimited"', 'format = "delimited"\nunknown_columns = "ignore"'),
@@ -172,7 +173,7 @@ ANOTHER = {
     "archive": "x", "member": "x", "member_aliases": ("x",), "indexes": (), "examples": (),
     "year_column": "acct", "checks": (Check("rows", "rows", minimum=1),), "nullable": False, "controls": "blank",
     "compute": Computed("join", ("acct", "name")), "quote": '"', "includes_line_end": True, "order": ("acct",),
-    "fingerprint": {"acct": "x"},
+    "fingerprint": {"acct": "x"}, "unpivot": Unpivot((2020, 2024), {"share": "x"}, "name", ("A",)),
 }  # fmt: skip
 
 

@@ -141,6 +141,20 @@ def test_alias_is_found_and_takes_the_declared_name(manager: ExtractManager, tmp
     assert [(member.name, member.file) for member in manifest.members] == [("acct.txt", "acct.txt")]
 
 
+def test_members_that_do_as_well_stand_in_for_a_required_one_when_all_are_there(manager: ExtractManager, tmp_path: Path) -> None:
+    wide = ("values.txt", "rates.txt")
+    wanted = [WantedMember("long.txt", (), True, wide), *(WantedMember(name, (), False) for name in wide)]
+    for number, names in enumerate([["long.txt"], [*wide], ["long.txt", "values.txt"]]):
+        archive = written(tmp_path, zip_of(dict.fromkeys(names, b"1\n")))
+        found = manager.extract_archive(archive, tmp_path / f"out{number}", members=wanted).members
+        assert sorted(member.name for member in found) == sorted(names)
+    with pytest.raises(MemberError, match=r"no member long\.txt, nor values\.txt and rates\.txt"):
+        manager.extract_archive(written(tmp_path, zip_of({"values.txt": b"1\n"})), tmp_path / "none", members=wanted)
+    plain = [WantedMember("long.txt"), *wanted[1:]]
+    limits = Limits(1, 1, 1.0)
+    assert cut_id(wanted, limits, 1) != cut_id(plain, limits, 1)
+
+
 @pytest.mark.parametrize(
     "members",
     [
