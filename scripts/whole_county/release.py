@@ -24,7 +24,7 @@ from whole_county.accounts import Accounts
 from whole_county.business_tables import Businesses
 from whole_county.cells import LINE_END, content
 from whole_county.codebook import Member, members_of
-from whole_county.county import County
+from whole_county.county import FIRST_LONG_RATES, County
 from whole_county.draws import Draw
 from whole_county.lines import Lines, lines_of
 from whole_county.outcome import Outcome
@@ -77,6 +77,7 @@ def write_release(county: County, folder: Path) -> dict[str, Any]:
         "release": county.release,
         "rows": sum(table["read"] for table in tables.values()),
         "tables": tables,
+        "long": tax_tables.long_tables(county) if county.year < FIRST_LONG_RATES else {},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest

@@ -8,6 +8,7 @@ missing in one of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -170,6 +171,19 @@ def wide_records(county: County, *, is_real: bool, is_rate: bool) -> list[tuple[
         ("R" if is_real else "P", code, name, prop, curr, *(row_codes.get(column, ("", ""))[is_rate] for column in columns))
         for code, name, prop, curr, row_codes in _rated(county, is_real)
     ]
+
+
+def long_tables(county: County) -> dict[str, dict[str, object]]:
+    """What the wide members are in the form of today: the rows and sums of each long table."""
+    made = {}
+    for prefix, is_real in (("", True), ("t_", False)):
+        rows = rate_records(county, is_real=is_real)
+        made[f"{prefix}jur_tax_dist_exempt_value_rate"] = {
+            "of": [f"{prefix}jur_tax_dist_exempt_value", f"{prefix}jur_tax_dist_percent_rate"],
+            "written": len(rows),
+            "sums": {"exempt_val": str(sum(int(row[6]) for row in rows)), "exempt_rate": str(sum(Decimal(row[7]) for row in rows))},
+        }
+    return made
 
 
 def _rated(county: County, is_real: bool) -> list[tuple[str, str, str, str, dict[str, tuple[str, str]]]]:
