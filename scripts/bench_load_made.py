@@ -16,7 +16,7 @@ from pathlib import Path
 
 from county_member import County, even_rates
 from county_shapes import REAL_ACCT
-from make_county import write_schemas
+from make_table import write_schemas
 
 from pipeline.catalog import Source, Table, load_catalog, release_recipe
 from pipeline.catalog.recipe import layout_recipe

@@ -1,6 +1,6 @@
 """Suite ``transform``: a part of a county, from text to checked rows, against what it takes merely to read it or merely to check it.
 
-The rows are ``real_acct``'s, made by ``make_county.py``: 71 columns, both formats, 0.5 % bad. Every measurement is a process of its own
+The rows are ``real_acct``'s, made by ``make_table.py``: 71 columns, both formats, 0.5 % bad. Every measurement is a process of its own
 with Arrow and the numerical libraries at one thread, and counts its processor seconds, user and system, from after the imports. What is
 measured is ``transform_part`` as the tasks call it: read, typed, validated, hashed, Parquet, quarantine and report on the disk. For
 validation alone the verdicts of all three ways are compared too: a difference ends the suite with an error.
@@ -21,7 +21,7 @@ from typing import Any
 from bench import Option, Target, suite
 from county_member import County
 from county_shapes import REAL_ACCT
-from make_county import write_schemas
+from make_table import write_schemas
 from measuring import ONE_THREAD, Worker, cpu_s, peak_mb, serve
 
 from pipeline.catalog import Table, load_catalog

@@ -1,114 +1,89 @@
 #!/usr/bin/env python3
-"""Make the files of a county: any number of records that look like the real ones, some of them bad, and the outcome to expect.
+"""Make a whole county: all archives of HCAD's codebook, of any size, release by release, and the outcome to expect of each table.
 
-``make_county.py FOLDER [--rows N] [--format delimited|fixed_width] [--seed S] ...`` writes a table's member, or with ``--zip`` the
-archive that the publisher has. The same options give the same bytes; both formats hold the same records. ``--next N`` is the Nth
-release after the first one: some accounts gone, some reviewed, some new; bad records stay as they are, so that what changes between
-two releases is known to the row. ``--manifest FILE`` says what a right import makes of it: rows, quarantine and nulls by rule, sums, and a
-digest of each column. ``--schemas FOLDER`` writes schema files that read both formats. Records are made in blocks of 20,000, so memory
-does not depend on their number. ``--list`` names the kinds of bad records; ``county_faults.py`` has them, ``county_shapes.py`` the tables.
+``make_county.py FOLDER --accounts N --seed S --year Y`` writes ``FOLDER/Y/<archive>.zip`` and ``FOLDER/manifest.json``.
+``--next PREVIOUS`` makes the release that follows the one in the folder PREVIOUS: accounts vanish, split, are sold and
+reviewed; the manifest then says what a table's rows inserted, updated and deleted are. The same options give the same bytes.
+``--quirk NAME=SHARE`` and ``--event NAME=SHARE`` set how often what happens; ``--list`` names them. Rows an account and bytes a
+row are those counted of HCAD's files; files are made block by block, so memory does not depend on the number of accounts.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [entry for entry in (str(SCRIPTS), str(SCRIPTS.parent)) if entry not in sys.path]
 
-from county_faults import ENCODING, KINDS  # noqa: E402
-from county_member import BAD_RATE, County, even_rates  # noqa: E402
-from county_shapes import SHAPES, Shape  # noqa: E402
-
-from pipeline.catalog import shipped_schemas  # noqa: E402
+from whole_county.county import EVENTS, QUIRKS, County  # noqa: E402
+from whole_county.release import after, write_release  # noqa: E402
 
 
-def write_schemas(shape: Shape, folder: Path, *, year: int = 2025) -> Path:
-    """Write a catalog of one source whose table reads both formats; returns its folder.
-
-    The table is the shipped one with a ``[[layout]]`` for fixed width in front; the source fetches from ``${COUNTY_URL}``.
-    """
-    place = folder / shape.source
-    place.mkdir(parents=True, exist_ok=True)
-    shipped = (shipped_schemas() / shape.source / f"{shape.table}.toml").read_text(encoding="utf-8")
-    # The county has this table alone: a check that looks another one up has nowhere to look.
-    shipped = re.sub(r"^\[\[check\]\]\n(?:.+\n)*?table = .*\n(?:.+\n)*\n?", "", shipped, flags=re.MULTILINE)
-    before, mark, after = shipped.partition("[[layout]]\n")
-    positions = "".join(f"{name} = [{start}, {end}]\n" for name, (start, end) in shape.positions().items())
-    layout = (
-        f'[[layout]]\nformat = "fixed_width"\nrecord_width = {shape.record_width}\nencoding = "{ENCODING}"\n\n'
-        f"[layout.positions]\n{positions}\n"
-    )
-    (place / f"{shape.table}.toml").write_text(before + layout + mark + after, encoding="utf-8")
-    (place / "source.toml").write_text(
-        f'[source]\nname = "{shape.source}"\ntitle = "A made county"\npublisher = "scripts/make_county.py"\n'
-        f'homepage = "http://127.0.0.1/"\nlicence = "Made up; no record of anybody"\nbase_url = "${{COUNTY_URL}}"\n'
-        f'allow_addresses = ["127.0.0.0/8"]\ntax_years = [{year}]\n\n[archives.{shape.archive}]\npath = "{{year}}/{shape.archive}.zip"\n',
-        encoding="utf-8",
-    )
-    return place
-
-
-def _rate(text: str) -> tuple[str, float]:
-    kind, _, rate = text.partition("=")
-    return kind, float(rate)
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    return name, float(share)
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make a county's files, some records of them bad, and say what must become of them.")
+    parser = argparse.ArgumentParser(description="Make all archives of a county, and say what must become of each table.")
     parser.add_argument("folder", type=Path, nargs="?", help="where to write; made if it is not there")
-    parser.add_argument("--table", choices=sorted(SHAPES), default="real_acct", help="which table (default: real_acct)")
-    parser.add_argument("--format", choices=["delimited", "fixed_width"], default="delimited", help="default: delimited")
-    parser.add_argument("--rows", type=int, default=300_000, help="records, the bad ones included (default: 300000)")
-    parser.add_argument("--seed", type=int, default=0, help="another one, another county (default: 0)")
-    parser.add_argument("--year", type=int, default=2025, help="tax year (default: 2025)")
-    parser.add_argument("--header", choices=["first", "last", "none"], default="first", help="where a delimited file has its header line")
-    parser.add_argument("--bad-rate", type=float, default=BAD_RATE, help=f"share of bad records, of all kinds (default: {BAD_RATE})")
-    parser.add_argument("--bad", type=_rate, action="append", default=[], metavar="KIND=RATE", help="share of one kind instead of its part")
-    parser.add_argument("--next", type=int, default=0, metavar="N", help="the Nth release after the first")
-    for name, default in (("insert", 0.01), ("update", 0.05), ("delete", 0.005)):
-        parser.add_argument(f"--{name}", type=float, default=default, metavar="RATE", help=f"share a release {name}s (default: {default})")
-    parser.add_argument("--zip", action="store_true", help="write the publisher's archive instead of the member")
-    parser.add_argument("--manifest", type=Path, metavar="FILE", help="write what must become of it, as JSON")
-    parser.add_argument("--schemas", type=Path, metavar="FOLDER", help="write schema files that read both formats")
-    parser.add_argument("--list", action="store_true", help="name the kinds of bad records")
+    first = parser.add_argument_group("the first release")
+    first.add_argument("--accounts", type=int, default=20_000, help="real property accounts (default: 20000)")
+    first.add_argument("--seed", type=int, default=0, help="another one, another county (default: 0)")
+    first.add_argument("--year", type=int, default=2026, help="tax year (default: 2026)")
+    first.add_argument(
+        "--back-year", action="store_true", help="without what only the current year has: details of extra features, ownership history"
+    )
+    first.add_argument(
+        "--quirk", type=_share, action="append", default=[], metavar="NAME=SHARE", help="how many rows have a peculiarity of the real files"
+    )
+    parser.add_argument("--next", type=Path, metavar="PREVIOUS", help="make the release after the one in this folder")
+    parser.add_argument(
+        "--event", type=_share, action="append", default=[], metavar="NAME=SHARE", help="how many accounts an event of --next strikes"
+    )
+    parser.add_argument("--list", action="store_true", help="name the quirks and events")
     arguments = parser.parse_args(given)
     if arguments.folder is None and not arguments.list:
         parser.error("name a folder, or ask for --list")
     return arguments
 
 
+def _county(arguments: argparse.Namespace) -> County:
+    if arguments.next is None:
+        if arguments.event:
+            raise ValueError("events happen from one release to the next: --next")
+        return County(arguments.accounts, arguments.seed, arguments.year, not arguments.back_year, dict(arguments.quirk))
+    if arguments.next.resolve() == arguments.folder.resolve():
+        raise ValueError("the next release goes into a folder of its own")
+    return after(arguments.next, dict(arguments.event))
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _arguments(given)
     if arguments.list:
-        for kind in KINDS.values():
-            print(f"{kind.name}: {kind.doc}{' (harmless)' if kind.is_harmless else ''}")
+        for kind, listed in (("quirk", QUIRKS), ("event", EVENTS)):
+            for name, (share, doc) in listed.items():
+                print(f"{kind} {name}={share:f}".rstrip("0") + f": {doc}")
         return 0
+    started = time.monotonic()
     try:
-        county = County(
-            SHAPES[arguments.table], arguments.rows, arguments.seed, arguments.format, arguments.year, arguments.next,
-            even_rates(arguments.bad_rate) | dict(arguments.bad), arguments.insert, arguments.update, arguments.delete, arguments.header,
-        )  # fmt: skip
-    except ValueError as error:
+        county = _county(arguments)
+        manifest = write_release(county, arguments.folder)
+    except (ValueError, OSError) as error:
         print(f"make_county: {error}", file=sys.stderr)
         return 2
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    path = arguments.folder / (f"{county.shape.archive}.zip" if arguments.zip else f"{county.shape.table}.txt")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    manifest = county.write_with_manifest(part, is_zip=arguments.zip)
-    part.replace(path)
-    if arguments.manifest:
-        arguments.manifest.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    if arguments.schemas:
-        write_schemas(county.shape, arguments.schemas, year=county.year)
-    print(f"{path}: {manifest['member']['bytes']} bytes, {manifest['part']['read']} records")
+    seconds = time.monotonic() - started
+    size = sum(table["member"]["bytes"] for table in manifest["tables"].values())
+    print(
+        f"{arguments.folder}: release {county.release} of {county.accounts} accounts, "
+        f"{len(manifest['tables'])} tables, {manifest['rows']} rows, "
+        f"{size} bytes in {seconds:.1f} s"
+    )
     return 0
 
 
