@@ -59,7 +59,7 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
         examples=tuple(_example(file, number, keys) for number, keys in enumerate(document.get("example", ()))),
         doc=head.get("doc", ""),
         year_column=head.get("year_column"),
-        checks=tuple(_check(keys) for keys in document.get("check", ())),
+        checks=tuple(made_check(keys) for keys in document.get("check", ())),
     )
     checks.check_table(file, table)
     return table, file
@@ -107,7 +107,7 @@ def _layout(file: TomlFile, number: int, keys: Mapping[str, Any]) -> Layout:
     return Layout(**fields)
 
 
-def _check(keys: Mapping[str, Any]) -> Check:
+def made_check(keys: Mapping[str, Any]) -> Check:
     """One ``[[check]]``."""
     return Check(
         name=keys["name"],

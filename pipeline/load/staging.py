@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from psycopg2 import sql
 from psycopg2.extras import Json, execute_values
 
+from pipeline.catalog.model import ROLL_PREFIX
 from pipeline.database.ledger import Import
 from pipeline.load import quarantine
 from pipeline.load.ahead import read_ahead
@@ -193,6 +194,10 @@ def clear_other_origins(cursor: Cursor, relations: Relations, origin: Origin) ->
         cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])
         cursor.execute("delete from etl.staged_table where import_id = %s and table_name = %s", [relations.import_id, table])
         cursor.execute("delete from etl.checked where import_id = %s", [relations.import_id])
+        # What was computed from these rows, among others, is computed again.
+        cursor.execute(
+            "delete from etl.staged_table where import_id = %s and starts_with(table_name, %s)", [relations.import_id, ROLL_PREFIX]
+        )
         quarantine.clear(cursor, relations.import_id, table)
     return int(others)
 
