@@ -2,7 +2,7 @@
 
 ``schemas/roll/<table>.toml`` declares a table once for every source: columns, key, indexes, checks. ``<table>.sql`` in
 ``schemas/<source>/roll`` is one SELECT that gives its rows, and ``<table>.toml`` beside it says which tables it reads. The SQL names a
-table as ``{real_acct}`` and the tax year as ``{tax_year}``; the tables that it reads are those that are declared, each of them and no other.
+table as ``{real_acct}`` and the tax year as ``{tax_year}``; the tables that it reads are those that are declared, each of them.
 """
 
 from __future__ import annotations
