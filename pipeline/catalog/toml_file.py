@@ -20,7 +20,7 @@ from typing import Any
 
 from cerberus import errors as cerberus_errors
 
-from pipeline.catalog.meta_schema import MetaValidator, rules_at
+from pipeline.catalog.meta_schema import TABLE_FILE, MetaValidator, rules_at, table_validator
 from pipeline.errors import CatalogError
 
 MAX_FILE_BYTES = 1 << 20
@@ -79,7 +79,7 @@ def read_toml(path: Path, meta_schema: Mapping[str, Any]) -> TomlFile:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CatalogError(f"{path} is not TOML: {error}", "TOML 1.0, see schemas/README.md", "mend the file") from error
     file = TomlFile(path, document, _lines_of_keys(text))
-    validator = MetaValidator(meta_schema, allow_unknown=False)
+    validator = table_validator() if meta_schema is TABLE_FILE else MetaValidator(meta_schema, allow_unknown=False)
     if not validator.validate(document, normalize=False):
         raise _refusal(file, meta_schema, list(_leaves(validator._errors)))
     return file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +17,13 @@ from pipeline.examples import run_examples
 from pipeline.transform import row_hash
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-CODEBOOK = json.loads((FIXTURES / "codebook" / "hcad-2025-02-24.json").read_text())
+SCRIPTS = FIXTURES.parents[1] / "scripts"
+CODEBOOK = {table["table"]: table for table in json.loads((SCRIPTS / "codebook" / "hcad-2025-02-24.json").read_text())}
 PACS = json.loads((FIXTURES / "codebook" / "pacs-8.0.json").read_text())
+sys.path.insert(0, str(SCRIPTS))
+
+import make_schemas  # noqa: E402
+
 ENVIRON = {"SAMPLE_SERVER_URL": "http://127.0.0.1:1"}
 CATALOG = load_catalog(environ=ENVIRON)
 SAMPLE = load_catalog(profile="sample", environ=ENVIRON)
@@ -47,25 +54,92 @@ def test_table_and_columns_are_documented_and_shown_by_an_example(table):
     assert table.name == "real_mnrl" or any(example.refused for example in table.examples)
 
 
+#: The pipeline has a column tax_year of its own.
+RENAMED = {"tax_year": "stated_tax_year"}
+#: HCAD states a key of columns that it does not publish.
+NO_KEY = {"ownership_history"}
+#: What distinguishes rows besides the key that HCAD states.
+KEYED_BESIDES = {"jur_tax_dist_exempt_value_rate": ["rp_type"], "t_jur_tax_dist_exempt_value_rate": ["rp_type"]}
+
+
+def test_every_table_of_the_codebook_is_there_and_no_other():
+    assert {table.name for table in CATALOG["hcad"].tables} == set(CODEBOOK)
+    assert len(CODEBOOK) == 67
+
+
 @pytest.mark.parametrize("name", CODEBOOK)
 def test_columns_are_those_of_the_codebook_in_file_order(name):
     table, stated = CATALOG["hcad"].table(name), CODEBOOK[name]
-    assert [column.source for column in table.columns] == stated["columns"]
-    assert [column.name for column in table.columns] == [column.lower() for column in stated["columns"]]
-    assert [column.source for column in table.columns if column.required] == stated["not_null"]
-    assert list(table.key) == stated["key"]
+    names = [column["name"] for column in stated["cols"]]
+    assert [column.source for column in table.columns] == names
+    assert [column.name for column in table.columns] == [RENAMED.get(column.lower(), column.lower()) for column in names]
     assert f"{table.archive}.zip".lower() == stated["archive"].lower()
     assert table.member == f"{name}.txt"
+
+
+@pytest.mark.parametrize("name", CODEBOOK)
+def test_key_is_the_one_that_hcad_states_and_all_of_it_is_required(name):
+    table, stated = CATALOG["hcad"].table(name), CODEBOOK[name]
+    key = re.sub(r" *\(.*", "", stated["primary_key_stated_by_hcad"] or "")
+    expected = [] if name in NO_KEY or not key else [*KEYED_BESIDES.get(name, ()), *(column.lower() for column in key.split(", "))]
+    assert list(table.key) == expected
+    assert [column.name for column in table.columns if column.required] == sorted(table.key or table.parent, key=list(table.identity).index)
+
+
+def test_table_files_are_what_the_codebook_and_its_review_give(capsys):
+    assert make_schemas.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_what_is_new_gone_or_changed_in_the_next_codebook_is_told(tmp_path, capsys):
+    tables = json.loads((SCRIPTS / "codebook" / "hcad-2025-02-24.json").read_text())
+    by_name = {table["table"]: table for table in tables}
+    by_name["fixtures"]["cols"][4]["name"] = "unit_count"
+    by_name["owners"]["cols"][2]["size"] = "200"
+    by_name["real_acct"]["cols"].append(dict(by_name["real_acct"]["cols"][0], name="lgl_5"))
+    by_name["land"]["table"] = "land_market"
+    changed = tmp_path / "next.json"
+    changed.write_text(json.dumps(tables))
+    assert make_schemas.main(["--codebook", str(changed)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "new table land_market: nobody has reviewed it",
+        "table land is gone from the codebook",
+        "new column fixtures.unit_count: nobody has reviewed it",
+        "column fixtures.units is gone from the codebook",
+        "fixtures.units: a text for a column that is not there",
+        "real_acct.toml, written by hand, has other columns than the codebook: lgl_5",
+        "owners.name: size was '100', is '200'",
+    ]
 
 
 def test_all_71_columns_of_real_acct_are_there():
     assert len(CATALOG["hcad"].table("real_acct").columns) == 71
 
 
-def test_owner_and_mailing_columns_are_personal():
-    table = CATALOG["hcad"].table("real_acct")
-    personal = [column.name for column in table.columns if column.personal]
-    assert personal == ["mailto", "mail_addr_1", "mail_addr_2", "mail_city", "mail_state", "mail_zip", "mail_country"]
+def test_columns_that_name_or_locate_a_person_are_personal():
+    personal = {table.name: [column.name for column in table.columns if column.personal] for table in CATALOG["hcad"].tables}
+    assert {name: columns for name, columns in personal.items() if columns} == {
+        "arb_hearings_pp": ["owner_name"],
+        "arb_hearings_real": ["owner_name"],
+        "building_other": ["notes"],
+        "building_res": ["notes"],
+        "extra_features": ["note"],
+        "extra_features_detail1": ["note"],
+        "extra_features_detail2": ["note"],
+        "owners": ["name", "aka"],
+        "ownership_history": ["name"],
+        "real_acct": ["mailto", "mail_addr_1", "mail_addr_2", "mail_city", "mail_state", "mail_zip", "mail_country"],
+        "t_business_acct": ["name", "bus_name", "mailto", "mail_addr_1", "mail_addr_2", "mail_city", "mail_state", "mail_zip", "phone"],
+    }
+
+
+def test_a_back_year_needs_nothing_that_exists_for_the_current_one_only():
+    source = CATALOG["hcad"]
+    for name in ("extra_features_detail1", "extra_features_detail2", "ownership_history"):
+        assert not source.table(name).required
+    required = [archive.name for archive in source.archives_for(2022) if archive.required]
+    assert required == ["Real_acct_owner", "Real_building_land", "Real_jur_exempt", "Code_description_real"]
+    named = {year: {table.name for table in source.tables_for(year)} for year in (2023, 2024)}
+    assert (named[2023] - named[2024], named[2024] - named[2023]) == ({"t_pp_e"}, {"real_mnrl"})
 
 
 @pytest.mark.parametrize("version", PACS)
