@@ -50,7 +50,7 @@ create view {keys} as select 0 as part, 0::bigint as line, {live_anchor}, l.row_
  where l.tax_year = %(year)s and not exists (select 1 from {scope} a where a.account = l.{account})
  union all select part, line, {anchor}, row_hash from {made}
 """
-REPEATED = "select {anchor} from {keys} group by {anchor} having count(*) > 1 limit 3"
+REPEATED = "select {anchor} from {keys} group by {anchor} having count(*) > 1 order by {anchor} limit 3"
 
 
 def stage_roll(cursor: Cursor, found: Import, source: Source, roll: Roll) -> StagedTable:
@@ -179,7 +179,8 @@ def _check_key(cursor: Cursor, roll: Roll, relations: Relations) -> None:
     made = keys if (cursor.fetchone() or (False,))[0] else relations.keys
     run(cursor, REPEATED, {"anchor": names(relations.anchor), "keys": made}, {})
     if repeated := cursor.fetchall():
-        shown = "; ".join(" ".join(map(str, row)) for row in repeated)
+        is_personal = any(roll.table.column(name).personal for name in relations.anchor)
+        shown = "a personal one" if is_personal else "; ".join(" ".join(map(str, row)) for row in repeated)
         raise CatalogError(
             f"the SQL of {roll.table.qualified} for {roll.table.source} gives a key twice: {shown}",
             f"one row for each {', '.join(relations.anchor)}", "mend the SQL",

@@ -69,7 +69,8 @@ class RollQuery:
         for place, start in zip(places, [0, *(place.end() for place in places)], strict=False):
             pieces += [sql.SQL(text[start : place.start()])]
             pieces += [sql.Literal(self._found.key.tax_year)] if place[1] == TAX_YEAR else [sql.SQL("("), words[place[1]], sql.SQL(")")]
-        return sql.Composed([*pieces, sql.SQL(text[places[-1].end() if places else 0 :])])
+        # Its last line may be a comment.
+        return sql.Composed([*pieces, sql.SQL(text[places[-1].end() if places else 0 :] + "\n")])
 
     def typed(self, scope: sql.Identifier | None = None) -> sql.Composed:
         """The rows with the declared types and their hash, in the order of the declaration."""
