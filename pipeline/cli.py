@@ -173,16 +173,18 @@ def accept(import_id: int, reason: str) -> None:
 @cli.command("verify")
 @click.option("--source", help="One source; without it every enabled one.")
 @click.option("--year", type=int, help="One tax year; needs --source.")
-def verify_command(source: str | None, year: int | None) -> None:
+@click.option("--roll", is_flag=True, help="Compute every row of the tables in roll again instead, and compare it with what is published.")
+def verify_command(source: str | None, year: int | None, roll: bool) -> None:
     """Read archives, extracted members and live tables again and compare them with what was recorded."""
     from pipeline.settings import chosen_syncs, find_source
-    from pipeline.verify import require_same, verify
+    from pipeline.verify import require_same, verify, verify_rolls
 
     if year and not source:
         raise ConfigurationError("--year without --source", "a source for the year", "add --source")
     with _database() as (settings, engine):
         checked = []
-        for one in verify(engine, settings.state, [(find_source(name), tax_year) for name, tax_year in chosen_syncs(source, year)]):
+        chosen = [(find_source(name), tax_year) for name, tax_year in chosen_syncs(source, year)]
+        for one in verify_rolls(engine, chosen) if roll else verify(engine, settings.state, chosen):
             click.echo(one.line())
             checked.append(one)
     require_same(checked)

@@ -20,6 +20,8 @@ from sqlalchemy import Engine
 
 from pipeline.catalog.model import Source, Table
 from pipeline.catalog.recipe import layout_recipe
+from pipeline.catalog.roll import rolls_for
+from pipeline.database import ledger
 from pipeline.database.engine import connect, translated
 from pipeline.errors import ArchiveError, ChecksumMismatch, DiskError, VerifyFailed
 from pipeline.extract import ExtractManager
@@ -27,6 +29,7 @@ from pipeline.extract.archive import reading
 from pipeline.extract.manager import archive_sha256
 from pipeline.handoff import read_json, read_receipt
 from pipeline.load.relations import Relations, names
+from pipeline.load.roll_verify import check_roll
 from pipeline.releases import archive_files
 from pipeline.transform.coerce import arrow_type
 from pipeline.transform.row_hash import row_hashes
@@ -76,6 +79,17 @@ def verify(engine: Engine, state: Path, sources: Iterable[tuple[Source, int]]) -
         yield from _archives(extracts, state, source, year)
         yield from _members(extracts, state, source, year)
         yield from _tables(engine, source, year)
+        yield from _rolls(engine, source, year, compute=False)
+
+
+def verify_rolls(engine: Engine, sources: Iterable[tuple[Source, int]]) -> Iterator[Checked]:
+    """Compute the tables of the schema ``roll`` again from the live tables of sources' tax years, every row, and compare.
+
+    Raises:
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    for source, year in sources:
+        yield from _rolls(engine, source, year, compute=True)
 
 
 def require_same(checked: Iterable[Checked]) -> None:
@@ -165,9 +179,11 @@ def _tables(engine: Engine, source: Source, year: int) -> Iterator[Checked]:
         with connection.cursor() as cursor:
             cursor.execute(PUBLISHED, [source.name, year])
             published = cursor.fetchall()
-        tables = {table.name: table for table in source.tables}
+        tables, rolls = {table.name: table for table in source.tables}, {roll.table.name for roll in source.rolls}
         for name, disposition, recipe, rows_loaded in published:
             where = f"{source.name}.{name} {year}"
+            if name in rolls:
+                continue
             table = tables.get(name)
             if table is None or recipe not in {layout_recipe(table, layout) for layout in table.layouts}:
                 yield Checked("table", where, 0, note="not read: it was published with another schema file, or carried over")
@@ -177,6 +193,28 @@ def _tables(engine: Engine, source: Source, year: int) -> Iterator[Checked]:
             if disposition != "carried_over" and rows != rows_loaded:
                 differences.append(f"{rows} rows, where the ledger states {rows_loaded}")
             yield Checked("table", where, rows, tuple(differences))
+
+
+def _rolls(engine: Engine, source: Source, year: int, *, compute: bool) -> Iterator[Checked]:
+    with translated(), closing(connect(engine)) as connection:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor() as cursor:
+            found = ledger.current(cursor, source.name, year)
+            for roll in rolls_for(source, year) if found else ():
+                assert found is not None  # noqa: S101
+                seen = check_roll(cursor, found, source, roll, compute=compute)
+                where = f"{roll.table.qualified} of {source.name} {year}"
+                if seen is None:
+                    yield Checked("table", where, 0, note="not published yet")
+                    continue
+                differences = [f"{seen.changed} rows are not what their hashes state"] if seen.changed else []
+                if seen.rows != seen.rows_stated:
+                    differences.append(f"{seen.rows} rows, where the ledger states {seen.rows_stated}")
+                if seen.differing:
+                    such = ", ".join(seen.examples)
+                    differences.append(f"{seen.differing} accounts come out otherwise when computed again, such as {such}")
+                note = "" if seen.is_current else "not computed: it was published with other schema files; the next import does"
+                yield Checked("table", where, seen.rows, tuple(differences), note if compute else "")
 
 
 def _wrong_rows(connection: object, table: Table, year: int) -> tuple[int, int]:

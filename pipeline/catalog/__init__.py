@@ -1,14 +1,13 @@
 """The catalog: schema files read into frozen dataclasses, checked, with the recipes that identify their content."""
 
+from pipeline.catalog.gate_model import Drift, Gate
 from pipeline.catalog.load import load_catalog, load_source, shipped_schemas
 from pipeline.catalog.model import (
     OWN_COLUMNS,
     Archive,
     Column,
     ColumnType,
-    Drift,
     Example,
-    Gate,
     Index,
     Layout,
     Limits,

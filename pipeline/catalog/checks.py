@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.catalog.model import OWN_COLUMNS, Column, Layout, Table
+from pipeline.catalog.model import OWN_COLUMNS, ROLL_PREFIX, Column, Layout, Table
 from pipeline.catalog.rule_checks import check_checks, check_computed, check_regex, check_row_rules, check_rules, known
 from pipeline.catalog.toml_file import KeyPath, TomlFile
 
@@ -37,6 +37,8 @@ def check_table_name(file: TomlFile, name: str, source: str) -> None:
     """The file is named after the table, and names made of both fit in PostgreSQL."""
     if file.path.stem != name:
         raise file.error(("table", "name"), f"{name!r} in a file named {file.path.name}", f"{file.path.stem!r}")
+    if name.startswith(ROLL_PREFIX):
+        raise file.error(("table", "name"), f"{name!r} is the ledger's name of a computed table", f"a name without {ROLL_PREFIX}")
     if len(f"{source}_{name}") > MAX_QUALIFIED_CHARACTERS:
         raise file.error(
             ("table", "name"), f"{source}_{name} is too long", f"at most {MAX_QUALIFIED_CHARACTERS} characters together"

@@ -17,6 +17,7 @@ from pipeline.catalog import source_parts as parts
 from pipeline.catalog.meta_schema import SOURCE_FILE
 from pipeline.catalog.model import ProbeRule, Source, Table
 from pipeline.catalog.profiles import PRODUCTION, check_years, overlay, resolved
+from pipeline.catalog.roll_files import load_rolls
 from pipeline.catalog.rule_checks import known
 from pipeline.catalog.tables import load_table
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest, read_toml
@@ -87,6 +88,7 @@ def _load(folder: Path, profile: str, environ: Mapping[str, str]) -> tuple[Sourc
     document = file.document
     head = document["source"]
     _check_name(file, head["name"])
+    tables = _tables(file)
     production = Source(
         name=head["name"],
         title=head["title"],
@@ -97,7 +99,7 @@ def _load(folder: Path, profile: str, environ: Mapping[str, str]) -> tuple[Sourc
         base_url=head["base_url"],
         tax_years=parts.tax_years(file, ("source",), head["tax_years"]),
         archives=parts.archives(file),
-        tables=_tables(file),
+        tables=tables,
         allow_addresses=parts.addresses(file, ("source",), head.get("allow_addresses", ())),
         gate=parts.gate(parts.DEFAULT_GATE, document.get("gate", {})),
         limits=parts.limits(document.get("limits", {})),
@@ -108,6 +110,7 @@ def _load(folder: Path, profile: str, environ: Mapping[str, str]) -> tuple[Sourc
         mirrors=tuple(head.get("mirrors", ())),
         allow_http=head.get("allow_http", False),
         expects=parts.expectations(file),
+        rolls=load_rolls(folder, head["name"], tables),
     )
     parts.check_floors(file, ("gate",), production)
     profiles = {name: overlay(file, production, name) for name in document.get("profile", {})}

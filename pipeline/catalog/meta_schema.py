@@ -236,6 +236,14 @@ _COLUMN: dict[str, Any] = {
     "doc": _DOC,
 }
 
+_INDEX: dict[str, Any] = {
+    "type": "list",
+    "schema": {
+        "type": "dict",
+        "schema": {"columns": _needed(_names(least=1)), "using": {"type": "string", "allowed": ["btree", "trgm"]}},
+    },
+}
+
 #: ``schemas/<source>/<table>.toml``
 TABLE_FILE: dict[str, Any] = {
     "table": _needed(
@@ -305,13 +313,7 @@ TABLE_FILE: dict[str, Any] = {
         "keysrules": _NAME,
         "valuesrules": {"type": "dict", "schema": _COLUMN},
     },
-    "index": {
-        "type": "list",
-        "schema": {
-            "type": "dict",
-            "schema": {"columns": _needed(_names(least=1)), "using": {"type": "string", "allowed": ["btree", "trgm"]}},
-        },
-    },
+    "index": _INDEX,
     "check": {
         "type": "list",
         "schema": {
@@ -341,6 +343,46 @@ TABLE_FILE: dict[str, Any] = {
                 "refused": _NAME,
             },
         },
+    },
+}
+
+#: ``schemas/roll/<table>.toml``: a table that sources share, each with rows of its own.
+ROLL_TABLE_FILE: dict[str, Any] = {
+    "table": _needed(_section({"name": _needed(_NAME), "key": _names(), "parent": _names(), "doc": _DOC})),
+    "columns": {
+        "type": "dict",
+        "required": True,
+        "minlength": 1,
+        "keysrules": _NAME,
+        "valuesrules": _section(
+            {"type": {"type": "string", "regex": TYPE, "required": True}, "required": _FLAG, "personal": _FLAG, "doc": _DOC}
+        ),
+    },
+    "index": _INDEX,
+    "check": {
+        "type": "list",
+        "schema": _section(
+            {
+                "name": _needed(_NAME),
+                "kind": {"type": "string", "required": True, "allowed": ["rows", "fill", "unique", "sum"]},
+                "columns": _names(least=1),
+                "min": {"type": ["integer", "decimal"]},
+                "max": {"type": ["integer", "decimal"]},
+                "severity": {"type": "string", "allowed": ["warn", "error"]},
+                "doc": _DOC,
+            }
+        ),
+    },
+}
+
+#: ``schemas/<source>/roll/<table>.toml``: what the SQL beside it reads.
+ROLL_FILE: dict[str, Any] = {
+    "inputs": {
+        "type": "dict",
+        "required": True,
+        "minlength": 1,
+        "keysrules": _NAME,
+        "valuesrules": _section({"account": _NAME, "all": {"type": "boolean", "allowed": [True]}, "required": _FLAG}),
     },
 }
 

@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.catalog.gate_model import Drift as Drift
 from pipeline.catalog.gate_model import Gate as Gate
+
+if TYPE_CHECKING:
+    from pipeline.catalog.roll import Roll
+
 
 Kind = Literal["text", "integer", "bigint", "numeric", "date", "boolean"]
 
 #: Columns that the pipeline itself adds to every live table; no source column may have one of these names.
 OWN_COLUMNS = ("tax_year", "seq", "import_id", "row_hash")
+#: What the ledger calls the tables of the schema ``roll``, ``roll_property`` and so on; no table of a source is named so.
+ROLL_PREFIX = "roll_"
 
 
 @dataclass(frozen=True)
@@ -260,8 +266,13 @@ class Table:
 
     @property
     def qualified(self) -> str:
-        """``source.table``, for messages."""
-        return f"{self.source}.{self.name}"
+        """``source.table``, or ``roll.table``, for messages."""
+        return f"roll.{self.name.removeprefix(ROLL_PREFIX)}" if self.is_roll else f"{self.source}.{self.name}"
+
+    @property
+    def is_roll(self) -> bool:
+        """Whether it is computed from tables of the source, and is a part of one that all sources share."""
+        return self.name.startswith(ROLL_PREFIX)
 
     def column(self, name: str) -> Column:
         """The column of that name; KeyError if there is none."""
@@ -379,6 +390,8 @@ class Source:
     #: Public addresses may be asked over plain http, too.
     allow_http: bool = False
     expects: tuple[Expectation, ...] = ()
+    #: What is computed from the tables; see ``pipeline.catalog.roll``.
+    rolls: tuple[Roll, ...] = ()
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
         """The archives wanted of a tax year, in the order of the file."""
@@ -400,8 +413,8 @@ class Source:
         )
 
     def table(self, name: str) -> Table:
-        """The table of that name; KeyError if there is none."""
-        for table in self.tables:
+        """The table of that name, a computed one too; KeyError if there is none."""
+        for table in (*self.tables, *(roll.table for roll in self.rolls)):
             if table.name == name:
                 return table
         raise KeyError(name)

@@ -32,10 +32,12 @@ def overlay(file: TomlFile, production: Source, profile: str) -> Source:
             raise file.error((*where, "tables", number), f"no table {name!r}{closest(name, names)}", ", ".join(sorted(names)))
     gate_keys = keys.get("gate", {})
     gate = parts.gate(production.gate, gate_keys)
+    rolls = tuple(roll for roll in production.rolls if all(one.table.name in wanted for one in roll.inputs if one.required))
+    kept = {*wanted, *(roll.table.name for roll in rolls)}
     inherited: dict[str, Any] = {}
     for key in parts.BY_TABLE:
         if key not in gate_keys:
-            inherited[key] = {name: given for name, given in getattr(gate, key).items() if name in wanted}
+            inherited[key] = {name: given for name, given in getattr(gate, key).items() if name in kept}
     gate = replace(gate, **inherited)
     base = production
     if "base_url" in keys:
@@ -49,6 +51,7 @@ def overlay(file: TomlFile, production: Source, profile: str) -> Source:
         tax_years=parts.tax_years(file, where, keys["tax_years"]) if "tax_years" in keys else production.tax_years,
         allow_addresses=parts.addresses(file, where, keys.get("allow_addresses", production.allow_addresses)),
         tables=tuple(table for table in production.tables if table.name in wanted),
+        rolls=rolls,
         gate=gate,
         archives_by_year=_archives_by_year(file, where, keys),
         probe=parts.probe_rule(file, (*where, "probe"), base.probe, keys.get("probe", {})),

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.catalog.meta_schema import OF_RULES
 from pipeline.catalog.model import Check, Column, Layout, Source, Table
+from pipeline.catalog.roll import Roll, rolls_for
 from pipeline.errors import ConfigurationError
 
 #: Between a release's recipe and the tables that an import is about, where these are not all.
@@ -24,6 +25,8 @@ SCOPE_MARK = "+"
 TRANSFORM_REVISION: int = 3
 #: Raised when a row hash is computed in another way.
 ROW_HASH_VERSION: int = 2
+#: Raised when the same SQL over the same rows gives other rows of a computed table, or another hash of them.
+ROLL_REVISION: int = 1
 
 
 def table_recipe(table: Table) -> str:
@@ -32,7 +35,7 @@ def table_recipe(table: Table) -> str:
     year = {"year_column": table.year_column} if table.year_column else {}
     wide = table.unpivot
     members = sorted((column, member.casefold()) for column, member in wide.members.items()) if wide else []
-    return _digest(
+    return digest(
         {
             **year,
             **({"unpivot": [wide.years, members, wide.category, wide.categories]} if wide else {}),
@@ -48,9 +51,30 @@ def table_recipe(table: Table) -> str:
     )
 
 
+def roll_recipe(source: Source, roll: Roll, year: int) -> str:
+    """What decides which rows come of the same source rows: the SQL, the columns, the key, and the recipes of what is read.
+
+    An input that is not wanted of the tax year is part of it by its absence.
+    """
+    there = {table.name for table in source.tables_for(year)}
+    table = roll.table
+    return digest(
+        {
+            "revision": ROLL_REVISION,
+            "sql": roll.sql.strip(),
+            "key": table.key,
+            "parent": table.parent,
+            "columns": [(column.name, column.type.sql, column.required) for column in table.columns],
+            "inputs": [
+                (one.table.name, one.account, table_recipe(one.table) if one.table.name in there else None) for one in roll.inputs
+            ],
+        }
+    )
+
+
 def column_recipe(column: Column) -> str:
     """The recipe of one column: whether its values may come out differently because of its own declaration."""
-    return _digest(_column(column))
+    return digest(_column(column))
 
 
 def check_recipe(table: Table, check: Check) -> str:
@@ -61,7 +85,7 @@ def check_recipe(table: Table, check: Check) -> str:
     personal = sorted(column.name for column in table.columns if column.personal)
     bounds = [None if bound is None else str(bound) for bound in (check.minimum, check.maximum)]
     asked = {"kind": check.kind, "columns": check.columns, "bounds": bounds, "table": check.table, "to": check.to}
-    return _digest(asked | {"personal": personal})
+    return digest(asked | {"personal": personal})
 
 
 def layout_recipe(table: Table, layout: Layout) -> str:
@@ -70,22 +94,24 @@ def layout_recipe(table: Table, layout: Layout) -> str:
     Which layout is chosen may depend on another member (the one that states the export's version), so that equal bytes of a
     table's own member do not yet mean equal rows.
     """
-    return _digest({"table": table_recipe(table), "layout": _layout(layout)})
+    return digest({"table": table_recipe(table), "layout": _layout(layout)})
 
 
 def release_recipe(source: Source, year: int) -> str:
     """The recipe of a release of a tax year.
 
-    Of all its tables, of where each is found (archive, whether zips inside it are looked into, member and its other names, whether
-    it may be missing), and of the field that states the export's version.
+    Of all its tables and of what is computed from them, of where each is found (archive, whether zips inside it are looked into, member
+    and its other names, whether it may be missing), and of the field that states the export's version.
     """
     version = source.version
     nested = sorted(archive.name for archive in source.archives if archive.nested)
     expects = sorted([one.archive, one.member.casefold(), one.start, one.end, one.value] for one in source.expects)
-    return _digest(
+    rolls = sorted((roll.table.name, roll_recipe(source, roll, year)) for roll in rolls_for(source, year))
+    return digest(
         {
             **({"expects": expects} if expects else {}),
             **({"nested": nested} if nested else {}),
+            **({"rolls": rolls} if rolls else {}),
             "tables": sorted(
                 (
                     table.name,
@@ -180,7 +206,7 @@ def _column(column: Column) -> dict[str, Any]:
     }
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
     """12 hexadecimal digits over the content's canonical JSON."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_exact)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]

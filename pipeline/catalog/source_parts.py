@@ -14,7 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.catalog import checks
-from pipeline.catalog.model import Archive, Drift, Expectation, Gate, Limits, ProbeRule, Source, VersionField
+from pipeline.catalog.gate_model import Drift, Gate
+from pipeline.catalog.model import Archive, Expectation, Limits, ProbeRule, Source, VersionField
 from pipeline.catalog.toml_file import KeyPath, TomlFile, closest
 
 #: A PACS export holds some 20 members, the largest of 10 GB; blank-padded ones shrink 200 to 1.
@@ -156,7 +157,7 @@ def expectations(file: TomlFile) -> tuple[Expectation, ...]:
 
 def check_floors(file: TomlFile, where: KeyPath, source: Source) -> None:
     """What is given by table is given of tables that are wanted."""
-    names = {table.name for table in source.tables}
+    names = {table.name for table in (*source.tables, *(roll.table for roll in source.rolls))}
     for key in BY_TABLE:
         for name in getattr(source.gate, key):
             if name not in names:

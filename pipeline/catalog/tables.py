@@ -59,7 +59,7 @@ def load_table(path: Path, source: str) -> tuple[Table, TomlFile]:
         examples=tuple(_example(file, number, keys) for number, keys in enumerate(document.get("example", ()))),
         doc=head.get("doc", ""),
         year_column=head.get("year_column"),
-        checks=tuple(_check(keys) for keys in document.get("check", ())),
+        checks=tuple(made_check(keys) for keys in document.get("check", ())),
         unpivot=_unpivot(file, document.get("unpivot")),
     )
     checks.check_table(file, table)
@@ -116,7 +116,7 @@ def _unpivot(file: TomlFile, keys: Mapping[str, Any] | None) -> Unpivot | None:
     return Unpivot((first, last), dict(keys["members"]), keys["category"], tuple(keys["categories"]))
 
 
-def _check(keys: Mapping[str, Any]) -> Check:
+def made_check(keys: Mapping[str, Any]) -> Check:
     """One ``[[check]]``."""
     return Check(
         name=keys["name"],

@@ -52,7 +52,7 @@ def describe_source(engine: Engine, source: Source, on_event: OnEvent = ignore) 
     """
     try:
         with transaction(engine) as cursor:
-            differing = _differing(cursor, _wanted(cursor, source.tables))
+            differing = _differing(cursor, _wanted(cursor, (*source.tables, *(roll.table for roll in source.rolls))))
             cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
             changed = _write(cursor, differing)
     except DatabaseBusy as error:
@@ -83,7 +83,9 @@ def _wanted(cursor: Cursor, tables: Iterable[Table]) -> Texts:
             "operation": "I: the row was not there before, U: it had other values, D: it is there no more",
             "before_image": "The row's values before, by position; etl.before_image reads them by name",
         }
-        wanted[relations.live.as_string(cursor)] = {name: text for name, text in live.items() if text}
+        if table.is_roll:
+            live["source"] = "Source of the roll that the row is of"
+        wanted[relations.root.as_string(cursor)] = {name: text for name, text in live.items() if text}
         wanted[relations.history.as_string(cursor)] = {name: text for name, text in history.items() if text}
     return wanted
 

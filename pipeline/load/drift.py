@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 from psycopg2 import sql
 from psycopg2.extras import Json
 
-from pipeline.catalog.model import Drift, Table
+from pipeline.catalog.gate_model import Drift
+from pipeline.catalog.model import Table
 from pipeline.catalog.recipe import column_recipe, layout_recipe
 from pipeline.database.ledger import Import
 from pipeline.load.figures import Figure

@@ -90,7 +90,8 @@ def take_figures(cursor: Cursor, found: Import, table: Table, staged: StagedTabl
     """
     cursor.execute("delete from etl.table_figure where import_id = %s and table_name = %s", [found.import_id, table.name])
     if staged.disposition == "staged":
-        figures = _of_parts(cursor, found, table, staged)
+        # A computed table has no parts; its codes are judged in the tables that they come from.
+        figures = _counted(cursor, found, table, []) if table.is_roll else _of_parts(cursor, found, table, staged)
     else:
         figures = read_figures(cursor, found.base_import_id, table.name)
     rows = [

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
-from pipeline.catalog.model import Gate, Source, Table
+from pipeline.catalog.gate_model import Gate
+from pipeline.catalog.model import Source, Table
 from pipeline.catalog.recipe import check_recipe
 from pipeline.database.ledger import Import
 from pipeline.load.drift import TableDrift

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
+from pipeline.catalog.model import ROLL_PREFIX
 from pipeline.database.ledger import ImportKey
-from pipeline.load.relations import comma, identifier
+from pipeline.load.relations import comma, identifier, live_name
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 KEY = """
 select a.attname from pg_index i, unnest(i.indkey) with ordinality k(attnum, place) join pg_attribute a on a.attnum = k.attnum
  where i.indrelid = to_regclass(%s) and a.attrelid = i.indrelid and i.indisprimary and k.place <= i.indnkeyatts
-   and a.attname <> 'tax_year' order by k.place
+   and a.attname <> all(%s) order by k.place
 """
 #: Not those that PostgreSQL computes itself, which a user may have added.
 COLUMNS = """
@@ -63,8 +64,10 @@ class LiveTable:
     @classmethod
     def read(cls, cursor: Cursor, source: str, table_name: str) -> LiveTable:
         """Read it from the system catalog and the ledger; without a key when there is no such table."""
-        live = identifier(source, table_name)
-        cursor.execute(KEY, [live.as_string(cursor)])
+        live = identifier(*live_name(source, table_name))
+        # The live table of a computed one has the rows of one source.
+        constant = ["tax_year", "source"] if table_name.startswith(ROLL_PREFIX) else ["tax_year"]
+        cursor.execute(KEY, [live.as_string(cursor), constant])
         key = tuple(name for (name,) in cursor.fetchall())
         cursor.execute(COLUMNS, [source, table_name, live.as_string(cursor)])
         columns = cursor.fetchall()

@@ -20,13 +20,14 @@ from psycopg2 import sql
 from sqlalchemy import Engine
 
 from pipeline.catalog.model import Source, Table
+from pipeline.catalog.roll import roll_of
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import Import, ImportKey
 from pipeline.database.repeat import repeated
 from pipeline.errors import AccountingError, GateRefused, PipelineError, StagingStale
 from pipeline.handoff import OnEvent, PartReport, ignore, read_json
-from pipeline.load import bisect, constraints, damage, publish, quarantine, release, settle, shape, staging, upkeep
+from pipeline.load import bisect, constraints, damage, publish, quarantine, release, roll, settle, shape, staging, upkeep
 from pipeline.load.checkpoints import Checkpoint, Origin, Resume, move_to_quarantine, other_origins, read_checkpoints, write_checkpoint
 from pipeline.load.order import KeyOrder, write_order
 from pipeline.load.publish import Changes
@@ -289,6 +290,23 @@ class LoadManager:
         """
         with self._fenced(key) as cursor:
             return release.keep_table(cursor, ledger.require_open(cursor, key), table, member_sha256, recipe)
+
+    @repeated
+    def stage_roll(self, key: ImportKey, source: Source, name: str) -> StagedTable:
+        """Compute a table of the schema ``roll`` from what is staged and live; see :mod:`pipeline.load.roll`.
+
+        Args:
+            key: the import's identity; it must be open, and the tables that are read settled.
+            source: the source.
+            name: the ledger's name of the computed table.
+        """
+        found = roll_of(source, name)
+        shape.ensure_live(self.engine, found.table, key.tax_year)
+        with self._fenced(key) as cursor:
+            staged = roll.stage_roll(cursor, ledger.require_open(cursor, key), source, found)
+        figures = {"disposition": staged.disposition, "rows": staged.rows_loaded, "seconds": staged.seconds}
+        self.on_event("load.roll", {"table": found.table.qualified, **figures})
+        return staged
 
     def check_release(self, key: ImportKey, source: Source) -> None:
         """Run the gate over the staged tables and write its marker, unless a check failed that no person has accepted.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from pipeline.catalog.model import Source
+from pipeline.catalog.model import Source, Table
 from pipeline.database.engine import transaction
 from pipeline.database.preflight import extension_notes, require_room, require_server
 from pipeline.database.repeat import repeated
-from pipeline.load.relations import Relations
+from pipeline.load.relations import Relations, live_name
 from pipeline.load.shape import require_shapes
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def preflight(engine: Engine, sources: Iterable[Source], *, min_free_bytes: int 
         ShapeError: a live table is not what its schema file says.
     """
     wanted = list(sources)
-    require_server(engine, [(source.name, table.name) for source in wanted for table in source.tables])
+    tables = [table for source in wanted for table in _live_tables(source)]
+    require_server(engine, [live_name(table.source, table.name) for table in tables])
     notes = []
     if note := require_room(engine, min_free_bytes):
         notes.append(note)
-    tables = [table for source in wanted for table in source.tables]
     if any(index.using == "trgm" for table in tables for index in table.indexes):
         notes += extension_notes(engine, ["pg_trgm"])
     for source in wanted:
@@ -74,8 +74,12 @@ def preflight(engine: Engine, sources: Iterable[Source], *, min_free_bytes: int 
 def dependents(engine: Engine, sources: Iterable[Source]) -> list[str]:
     """A sentence for each view, trigger, foreign key and other constraint of a user's own on the live tables of these sources."""
     with transaction(engine) as cursor:
-        relations = [Relations(table).live.as_string(cursor) for source in sources for table in source.tables]
+        relations = [Relations(table).live.as_string(cursor) for source in sources for table in _live_tables(source)]
         return [f"{table} has a {kind} of your own, {name}: it is kept" for table, kind, name in _rows(cursor, relations)]
+
+
+def _live_tables(source: Source) -> list[Table]:
+    return [*source.tables, *(roll.table for roll in source.rolls)]
 
 
 def _rows(cursor: Cursor, relations: list[str]) -> list[tuple[str, str, str]]:

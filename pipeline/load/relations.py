@@ -3,7 +3,8 @@
 For ``hcad.real_acct``: the live table ``hcad.real_acct`` with one partition a tax year, the history ``history.hcad_real_acct``,
 and for import 12 the staging tables ``etl_staging.i12_real_acct_keys`` (key, hash, part and line of every row) and
 ``etl_staging.i12_real_acct_rows`` (whole rows, only those whose hash is not live). On a first import of a tax
-year, where that is all of them, the former is a view of the latter.
+year, where that is all of them, the former is a view of the latter. A computed table has its rows of a source in a partition of its own:
+the live table of ``roll_property`` of hcad is ``roll.property_hcad``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
-from pipeline.catalog.model import Table
+from pipeline.catalog.model import ROLL_PREFIX, Table
 from pipeline.database.ledger import STAGING_SCHEMA
 
 if TYPE_CHECKING:
@@ -66,6 +67,19 @@ def run(cursor: Cursor, statement: str, words: Mapping[str, sql.Composable], val
     return int(cursor.rowcount)
 
 
+def live_name(source: str, table_name: str) -> tuple[str, str]:
+    """Schema and name of the live table that the ledger calls ``table_name``."""
+    if table_name.startswith(ROLL_PREFIX):
+        return "roll", f"{table_name.removeprefix(ROLL_PREFIX)}_{source}"
+    return source, table_name
+
+
+def partition_of(source: str, table_name: str, tax_year: int) -> sql.Identifier:
+    """The live table's partition of a tax year."""
+    schema, name = live_name(source, table_name)
+    return identifier(schema, f"{name}_{tax_year}")
+
+
 @dataclass(frozen=True)
 class Relations:
     """The relations of one table, and for one import its staging tables."""
@@ -76,11 +90,16 @@ class Relations:
     @property
     def live(self) -> sql.Identifier:
         """The partitioned live table."""
-        return identifier(self.table.source, self.table.name)
+        return identifier(*live_name(self.table.source, self.table.name))
+
+    @property
+    def root(self) -> sql.Identifier:
+        """What users read: the live table, or the table of all sources that it is a part of."""
+        return identifier("roll", self.table.name.removeprefix(ROLL_PREFIX)) if self.table.is_roll else self.live
 
     def partition(self, tax_year: int) -> sql.Identifier:
         """The live table's partition of a tax year."""
-        return identifier(self.table.source, f"{self.table.name}_{tax_year}")
+        return partition_of(self.table.source, self.table.name, tax_year)
 
     @property
     def history(self) -> sql.Identifier:

@@ -13,6 +13,7 @@ from psycopg2 import sql
 from psycopg2.extras import Json
 
 from pipeline.catalog.model import Source, Table
+from pipeline.catalog.roll import rolls_for
 from pipeline.database import ledger
 from pipeline.database.ledger import Import, ImportKey
 from pipeline.errors import AccountingError, RollbackRefused, StagingStale
@@ -172,7 +173,8 @@ def all_staged(cursor: Cursor, found: Import, source: Source) -> list[StagedTabl
         StagingStale: some are not.
     """
     staged = staging.staged_tables(cursor, found.import_id)
-    wanted = {table.name for table in source.tables_for(found.key.tax_year)}
+    year = found.key.tax_year
+    wanted = {table.name for table in (*source.tables_for(year), *(roll.table for roll in rolls_for(source, year)))}
     if missing := sorted(wanted - {table.table for table in staged}):
         raise StagingStale(f"{', '.join(missing)} of import {found.import_id} not staged", "every table", "nothing; it is staged again")
     return staged

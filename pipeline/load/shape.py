@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from pipeline.catalog.model import Column, Source, Table
 from pipeline.database.engine import transaction
 from pipeline.errors import DatabaseBusy, ShapeError
-from pipeline.load import comments, partition
+from pipeline.load import comments, partition, roll_shape
 from pipeline.load.relations import Relations, comma, identifier, names
 
 if TYPE_CHECKING:
@@ -75,10 +75,13 @@ def _ensure_live(engine: Engine, relations: Relations, tax_year: int) -> None:
         # One at a time for a source, whoever else runs: create-if-not-exists races otherwise, for the schema too.
         cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"hcad-pipeline ddl {table.source}"])
         cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        if table.is_roll:
+            roll_shape.lock(cursor)
         live = _live_columns(cursor, relations)
         if not live:
             _create(cursor, relations)
-        else:
+            live = _live_columns(cursor, relations) if table.is_roll else live
+        if live:
             _check_shape(cursor, relations, live)
             _add_columns(cursor, relations, live)
         partition.create(cursor, relations, tax_year)
@@ -115,6 +118,11 @@ def _key_fits(relations: Relations) -> sql.Composed:
     return sql.SQL(", constraint key_fits_its_index check ({} <= {})").format(lengths, sql.Literal(LONGEST_KEY))
 
 
+def primary_key(table: Table) -> tuple[str, ...]:
+    """The columns of the live table's primary key, in order."""
+    return (*table.identity, roll_shape.SOURCE) if table.is_roll else table.identity
+
+
 def _live_columns(cursor: Cursor, relations: Relations) -> dict[str, LiveColumn]:
     cursor.execute(LIVE_COLUMNS, [relations.live.as_string(cursor)])
     return {row[0]: LiveColumn(*row) for row in cursor.fetchall()}
@@ -126,13 +134,18 @@ def _create(cursor: Cursor, relations: Relations) -> None:
     columns = [sql.SQL("tax_year integer not null"), *(_definition(column) for column in table.columns), *seq]
     columns += [sql.SQL("{} {} not null").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in OWN_TYPES.items()]
     # With the hash in it the index alone tells a refresh which rows are live as they are.
-    columns.append(sql.SQL("primary key ({}) include (row_hash)").format(names(table.identity)))
+    columns.append(sql.SQL("primary key ({}) include (row_hash)").format(names(primary_key(table))))
     # Not "if not exists": that asks for the privilege to create schemas even where the schema is there.
-    cursor.execute("select to_regnamespace(%s) is null", [sql.Identifier(table.source).as_string(cursor)])
+    schema = sql.Identifier(relations.live.strings[0])
+    cursor.execute("select to_regnamespace(%s) is null", [schema.as_string(cursor)])
     if (cursor.fetchone() or (False,))[0]:
-        cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(table.source)))
-    cursor.execute(sql.SQL("create table {} ({}) partition by list (tax_year)").format(relations.live, comma(columns)))
-    _record_columns(cursor, table, table.columns)
+        cursor.execute(sql.SQL("create schema {}").format(schema))
+    if table.is_roll:
+        roll_shape.create(cursor, relations, columns)
+    else:
+        cursor.execute(sql.SQL("create table {} ({}) partition by list (tax_year)").format(relations.live, comma(columns)))
+    if not table.is_roll:  # those of a part are noted when it is sure to have them
+        _record_columns(cursor, table, table.columns)
     _create_history(cursor, relations)
 
 
@@ -181,7 +194,7 @@ def require_shapes(engine: Engine, source: Source) -> None:
     """
     plans = []
     with transaction(engine) as cursor:
-        for relations in map(Relations, source.tables):
+        for relations in map(Relations, (*source.tables, *(roll.table for roll in source.rolls))):
             if live := _live_columns(cursor, relations):
                 plans += _plan(cursor, relations, live)
     _refuse(source.name, plans)
@@ -222,6 +235,7 @@ def _plan(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> 
         for name in sorted(recorded & set(declared) - set(live))
     ]
     own = {"tax_year", "import_id", "row_hash"} | ({"seq"} if not table.is_keyed else set())
+    own |= {roll_shape.SOURCE} if table.is_roll else set()
     plan += [
         f"-- column {name}, which the pipeline keeps, was dropped or renamed by hand: rename it back" for name in sorted(own - set(live))
     ]
@@ -236,8 +250,8 @@ def _plan(cursor: Cursor, relations: Relations, live: dict[str, LiveColumn]) -> 
     ]
     cursor.execute(PRIMARY_KEY, [relations.live.as_string(cursor)])
     row = cursor.fetchone()
-    if tuple((row[0] if row else None) or ()) != table.identity:
-        plan.append(f"-- the primary key is {row[0] if row else None}, the schema file says {list(table.identity)}: "
+    if tuple((row[0] if row else None) or ()) != primary_key(table):
+        plan.append(f"-- the primary key is {row[0] if row else None}, the schema file says {list(primary_key(table))}: "
                     f"drop table {table.qualified} and history.{table.source}_{table.name}, and load again")
     return plan
 
@@ -251,8 +265,9 @@ def _add_columns(cursor: Cursor, relations: Relations, live: dict[str, LiveColum
                 "a new column that may be NULL until every row has been read again",
                 f"declare {column.name} without required = true, import once, then set it",
             )
-        cursor.execute(sql.SQL("alter table {} add column {}").format(relations.live, _definition(column)))
-    _record_columns(cursor, relations.table, new)
+        cursor.execute(sql.SQL("alter table {} add column {}").format(relations.root, _definition(column)))
+    # A column of a computed table may have come with another source.
+    _record_columns(cursor, relations.table, relations.table.columns if relations.table.is_roll else new)
 
 
 def _create_indexes(cursor: Cursor, relations: Relations) -> None:
@@ -260,9 +275,10 @@ def _create_indexes(cursor: Cursor, relations: Relations) -> None:
     (trigrams,) = cursor.fetchone() or (None,)
     for index in relations.table.indexes:
         kind = "idx" if index.using == "btree" else f"{index.using}_idx"
-        name = identifier(f"{relations.table.name}_{'_'.join(index.columns)}_{kind}")
+        schema, table = relations.live.strings
+        name = identifier(f"{table}_{'_'.join(index.columns)}_{kind}")
         # Not "if not exists": that takes a lock on the whole table, and waits for every writer of another tax year.
-        cursor.execute("select to_regclass(%s) is null", [identifier(relations.table.source, name.strings[-1]).as_string(cursor)])
+        cursor.execute("select to_regclass(%s) is null", [identifier(schema, name.strings[-1]).as_string(cursor)])
         (is_missing,) = cursor.fetchone() or (False,)
         if not is_missing:
             continue

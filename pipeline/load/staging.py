@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from psycopg2 import sql
 from psycopg2.extras import Json, execute_values
 
+from pipeline.catalog.model import ROLL_PREFIX
 from pipeline.database.ledger import Import
 from pipeline.load import quarantine, whole
 from pipeline.load.ahead import read_ahead
@@ -260,6 +261,10 @@ def clear(cursor: Cursor, relations: Relations) -> int:
     (is_view,) = cursor.fetchone() or (False,)
     cursor.execute(sql.SQL("truncate {}").format(comma([relations.rows] if is_view else [relations.keys, relations.rows])))
     cursor.execute("delete from etl.staged_table where import_id = %s and table_name = %s", [relations.import_id, table])
+    # What was computed from these rows, among others, is computed again.
+    cursor.execute(
+        "delete from etl.staged_table where import_id = %s and starts_with(table_name, %s)", [relations.import_id, ROLL_PREFIX]
+    )
     cursor.execute("delete from etl.checked where import_id = %s", [relations.import_id])
     quarantine.clear(cursor, relations.import_id, table)
     cursor.execute("delete from etl.checkpoint where import_id = %s and table_name = %s", [relations.import_id, table])

@@ -23,7 +23,7 @@ from pipeline.errors import TransientError
 from pipeline.handoff import OnEvent, ignore
 from pipeline.load.images import forget_columns
 from pipeline.load.publish import Changes
-from pipeline.load.relations import identifier
+from pipeline.load.relations import identifier, partition_of
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -95,7 +95,7 @@ def pay(engine: Engine, sources: Iterable[str], on_event: OnEvent = ignore) -> i
         )
         owed = cursor.fetchall()
     for source, year, table, rows, since in owed:
-        partition = identifier(source, f"{table}_{year}")
+        partition = partition_of(source, table, year)
         with translated(), closing(connect(engine)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.catalog import ROW_HASH_VERSION, load_catalog, shipped_schemas
-from pipeline.catalog.meta_schema import OF_RULES, SOURCE_FILE, TABLE_FILE, all_keys
+from pipeline.catalog.meta_schema import OF_RULES, ROLL_FILE, ROLL_TABLE_FILE, SOURCE_FILE, TABLE_FILE, all_keys
 from pipeline.catalog.toml_file import read_toml
 from pipeline.examples import run_examples
 from pipeline.transform import row_hash
@@ -33,7 +33,8 @@ EXAMPLES = [
     for table in TABLES
     for number, example in enumerate(table.examples, start=1)
 ]
-FILES = sorted(shipped_schemas().rglob("*.toml"))
+#: Computed tables have files of their own kind: test_roll_files.
+FILES = sorted(path for path in shipped_schemas().rglob("*.toml") if path.parent.name != "roll")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -205,4 +206,8 @@ def test_every_key_of_the_language_is_documented():
         section = ".".join(inside)
         if inside and inside[-1] not in OF_RULES and section not in AS_GATE_DRIFT:  # the rules within anyof are the column's own
             expected.setdefault(headings.get(section, f"[{section}]"), Counter())[key] += 1
+    computed = {"columns.*": "[columns]", "index": "[[index]]", "check": "[[check]]", "inputs.*": "[inputs]"}
+    for inside, key in (*all_keys(ROLL_TABLE_FILE), *all_keys(ROLL_FILE)):
+        if section := ".".join(inside):
+            expected.setdefault(f"roll {computed.get(section, f'[{section}]')}", Counter())[key] += 1
     assert documented == expected

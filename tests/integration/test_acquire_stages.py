@@ -570,3 +570,33 @@ def test_settings_reach_the_download_stage(tasks, server):
     with pytest.raises(Exception, match="at most 100 bytes"):
         downloads(tasks, probe(tasks, 1))["roll"].run()
     assert process_settings().patience.max_bytes == 100
+
+
+def test_run_computes_a_table_of_roll_and_publishes_it_in_the_same_commit(tasks, server, tmp_path):
+    """Owners have no more than a number here; hearings are not offered, and are read as they are: without rows."""
+    shared, own = tmp_path / "schemas" / "roll", tmp_path / "schemas" / "tiny" / "roll"
+    for folder in (shared, own):
+        folder.mkdir()
+    (shared / "property.toml").write_text(
+        '[table]\nname = "property"\nkey = ["acct"]\n[columns]\nacct = { type = "text", required = true }\n'
+        'protests = { type = "integer" }\n'
+    )
+    (own / "property.toml").write_text('[inputs]\nowner = { account = "acct" }\nprotest = { account = "acct", required = false }\n')
+    query = "select o.acct, (select count(*) from {protest} p where p.acct = o.acct) as protests from {owner} o"
+    (own / "property.sql").write_text(query)
+    seen = []
+    for second, text in enumerate(("1\r\n2", "1\r\n3")):
+        tasks.declare()
+        server.put("Roll", packed(text))
+        sync = tasks.SyncSource(source="tiny", year=2025, as_of=dt.datetime(2026, 1, 1, 0, 0, second))
+        assert luigi.build([sync], local_scheduler=True, workers=1, log_level="CRITICAL", no_lock=True)
+        assert sync.complete()
+        with transaction(engine()) as cursor:
+            cursor.execute("select source, tax_year, acct, protests from roll.property order by acct")
+            rows = cursor.fetchall()
+            cursor.execute("select inserted, updated, deleted from etl.import_table where table_name = 'roll_property' order by import_id")
+            seen.append((rows, cursor.fetchall()))
+    assert seen == [
+        ([("tiny", 2025, "1", 0), ("tiny", 2025, "2", 0)], [(2, 0, 0)]),
+        ([("tiny", 2025, "1", 0), ("tiny", 2025, "3", 0)], [(2, 0, 0), (1, 0, 1)]),
+    ]
