@@ -69,12 +69,12 @@ class Map:
         write_layer(folder / name, shapes, {"HCAD_NUM": accounts}, **more)
         return zipped(folder, folder.with_suffix(".zip"))
 
-    def run(self):
+    def run(self, *, force=False):
         """Bring the county to what it offers now; gives what the run says of it."""
         as_of = dt.datetime(2026, 1, 1) + dt.timedelta(seconds=next(self._numbers))
         run_id = start_run(engine(), "run", "production", as_of)
         self.server.asked.clear()
-        sync = self.tasks.SyncSource(source="tiny", year=2025, as_of=as_of)
+        sync = self.tasks.SyncSource(source="tiny", year=2025, as_of=as_of, force=force)
         bring(sync)
         return outcome_of(engine(), process_settings(), "tiny", 2025, as_of, run_id, [])
 
@@ -159,6 +159,22 @@ def test_accounts_keep_their_last_good_coordinates_when_the_archive_is_bad(count
     found = county.run()
     assert (found.exit_code, found.message) == (0, "")
     assert county.points()[0][2] == "13841025.00"
+
+
+def test_map_of_a_past_year_that_is_there_under_its_other_name_only_is_taken_and_nothing_is_said_to_be_bad(county):
+    county.server.put("Roll", packed("0000000000001"))
+    county.offer(county.layer("Parcels.shp", map(box, range(10)), ACCOUNTS), "Parcels_2025_Oct")
+    found = county.run()
+    assert (found.exit_code, found.state, found.message, len(county.points())) == (0, "published", "", 10)
+    assert [line for line in county.server.asked if line.startswith("GET /GIS")] == ["GET /GIS/Parcels_2025_Oct.zip"]
+    found = county.run()
+    assert (found.exit_code, found.state, found.message) == (0, "unchanged", "")
+    assert not [line for line in county.server.asked if line.startswith("GET")]
+    found = county.run(force=True)
+    assert (found.exit_code, found.state, found.message) == (0, "unchanged", "")
+    assert "GET /GIS/Parcels_2025_Oct.zip" in county.server.asked
+    county.offer(county.layer("Parcels.shp", [box(number, north=NORTH + 1000) for number in range(10)], ACCOUNTS))
+    assert (county.run().state, county.points()[0][2]) == ("published", "13841025.00")
 
 
 def test_same_map_packed_in_another_way_is_neither_transformed_nor_staged_again(county):
