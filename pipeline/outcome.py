@@ -135,8 +135,8 @@ def _scope(found: ledger.Import | None) -> str:
 
 
 def _left_out(source: str) -> list[str]:
-    """The tables of a source that cannot be read here."""
-    return [f"{table} is left out: {why}" for table, why in find_source(source).left_out.items()]
+    """The archives of a source that cannot be read here."""
+    return [f"{archive} is left out: {why}" for archive, why in find_source(source).left_out.items()]
 
 
 def _stand_ins(settings: Settings, source: str, year: int, probe: Mapping[str, Any] | None) -> list[str]:

@@ -256,7 +256,7 @@ def process_settings() -> Settings:
 def process_sources() -> Mapping[str, Source]:
     """The catalog of this process under the chosen profile, with the mirror's address where one is set.
 
-    Where the extra ``gis`` is not installed it is without the tables that are made of map layers.
+    Where the extra ``gis`` is not installed the archives of map layers are left out.
     """
     ours = process_settings()
     loaded = load_catalog(ours.catalog_path, profile=ours.profile, environ=_with_sample_server(ours, os.environ))

@@ -1,8 +1,8 @@
-"""Tables that are made of map layers, and a source where these cannot be read: without them, and the archives of nothing else.
+"""Tables that are made of map layers, and a source where these cannot be read.
 
-To the rest of the program such a table is one that the source does not declare: nothing of it is probed or fetched, what is live of
-it stays, and no other table waits for it. ``Source.left_out`` says which they are, and why. With the extra installed
-they are back: that makes a release of their own. A table that no tax year wants is not missed.
+There the archives that they come in count as not offered: nothing of them is asked for or fetched, what is live of their tables is carried
+over, and no other table waits for them. ``Source.left_out`` says which archives, and why. With the extra installed they are offered
+again, which makes a release of its own.
 """
 
 from __future__ import annotations
@@ -19,19 +19,14 @@ def is_layer(table: Table) -> bool:
 
 
 def without_layers(source: Source, missing: Sequence[str]) -> Source:
-    """The source without its tables of map layers.
+    """The source without the archives of map layers.
 
     Args:
-        source: the source; one that has no such table is returned as it is.
+        source: the source; one of which no tax year wants such a table is returned as it is.
         missing: the packages that are not installed; none: the source is returned as it is.
     """
-    layers = {table.name for table in source.tables if is_layer(table)}
-    if not layers or not missing:
+    wanted = {table.name: table for year in source.tax_years for table in source.tables_for(year) if is_layer(table)}
+    if not missing:
         return source
-    wanted = {table.name for year in source.tax_years for table in source.tables_for(year)}
-    why = f"{', '.join(missing)} not installed: pip install 'hcad-pipeline[gis]'"
-    tables = tuple(table for table in source.tables if table.name not in layers)
-    needed = {table.archive for table in tables} | {field.archive for field in (source.version, *source.expects) if field}
-    only = {table.archive for table in source.tables} - needed
-    archives = tuple(archive for archive in source.archives if archive.name not in only)
-    return replace(source, tables=tables, archives=archives, left_out=dict.fromkeys(sorted(layers & wanted), why))
+    why = f"needs {', '.join(missing)}, not installed here: pip install 'hcad-pipeline[gis]'"
+    return replace(source, left_out={table.archive: f"{name} {why}" for name, table in sorted(wanted.items())})

@@ -409,7 +409,7 @@ class Source:
     #: Public addresses may be asked over plain http, too.
     allow_http: bool = False
     expects: tuple[Expectation, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)  # tables that cannot be read here, and why
+    left_out: Mapping[str, str] = field(default_factory=dict)  # archives that cannot be read here, and why
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
         """The archives wanted of a tax year, in the order of the file."""

@@ -193,6 +193,8 @@ class Places:
             DownloadRefused: likewise, of an archive that a release cannot do without.
         """
         url, listed = self.url(archive, is_fallback=is_fallback), self.listed.updated if self.listed else None
+        if why := self._source.left_out.get(archive.name):
+            return Probe(redact(self._source.url(archive, self._year, is_fallback=is_fallback)), "missing", listed=listed, reason=why)
         if url is None:
             expected = self._source.url(archive, self._year, is_fallback=is_fallback)
             return Probe(redact(expected), "missing", listed=listed, reason="the listing does not link to it")

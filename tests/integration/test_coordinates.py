@@ -8,12 +8,13 @@ import pytest
 pytest.importorskip("pyogrio", reason="the extra gis")
 
 import shapely
+from click.testing import CliRunner
 from fixtures.map_layers import NORTH, box, with_wrong_crc, write_layer, zipped
 from fixtures.tiny_county import write_county
 from luigi.task import flatten
 from test_acquire_stages import Server, engine, packed, server, tasks  # noqa: F401  # fixtures
 
-from pipeline import settings
+from pipeline import cli, settings
 from pipeline.catalog import shipped_schemas
 from pipeline.database.engine import transaction
 from pipeline.database.runs import start_run
@@ -188,7 +189,7 @@ def test_same_map_packed_in_another_way_is_neither_transformed_nor_staged_again(
 
 
 @pytest.mark.fault(52)
-def test_without_the_extra_the_table_is_left_out_and_says_so_and_all_else_is_published(county, monkeypatch):
+def test_without_the_extra_the_map_is_left_out_and_every_run_says_so_and_all_else_is_published(county, monkeypatch):
     county.server.put("Roll", packed("0000000000001"))
     county.offer(county.layer("Parcels.shp", map(box, range(10)), ACCOUNTS))
     assert county.run().state == "published"
@@ -200,7 +201,10 @@ def test_without_the_extra_the_table_is_left_out_and_says_so_and_all_else_is_pub
         process_sources.cache_clear()
         found = county.run()
         assert (found.exit_code, found.state) == (0, "published"), found.message
-        assert found.message == "parcel_centroid is left out: pyogrio not installed: pip install 'hcad-pipeline[gis]'"
+        assert found.message == "Parcels is left out: parcel_centroid needs pyogrio, not installed here: pip install 'hcad-pipeline[gis]'"
+        assert account_of(found).disposition == "carried_over"
+        checked = CliRunner().invoke(cli.cli, ["check"])
+        assert (checked.exit_code, "tiny: Parcels is left out: parcel_centroid needs pyogrio" in checked.output) == (0, True)
         assert not [line for line in county.server.asked if "GIS" in line]
         assert (county.points(), county.rows("select acct from tiny.owner")) == (before, [("0000000000002",)])
     process_sources.cache_clear()

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from pipeline.catalog import ColumnType, load_catalog, load_source, shipped_schemas, table_recipe
+from pipeline.catalog import ColumnType, load_catalog, load_source, release_recipe, shipped_schemas, table_recipe
 from pipeline.catalog.layers import without_layers
 from pipeline.errors import CatalogError
 
@@ -142,12 +142,11 @@ def test_archive_with_a_base_url_of_its_own_is_fetched_from_there_and_in_a_profi
     assert sample.url(sample.archive("roll"), 2025) == "http://127.0.0.1:1/tiny/2025/roll.zip"
 
 
-def test_where_layers_cannot_be_read_their_tables_are_left_out_with_the_archives_of_nothing_else():
+def test_where_layers_cannot_be_read_their_archives_are_left_out():
     source = load_catalog(environ={})["hcad"]
     left = without_layers(source, ["pyogrio", "shapely"])
-    assert left.left_out == {"parcel_centroid": "pyogrio, shapely not installed: pip install 'hcad-pipeline[gis]'"}
-    assert {table.name for table in source.tables} - {table.name for table in left.tables} == {"parcel_centroid"}
-    assert {archive.name for archive in source.archives} - {archive.name for archive in left.archives} == {"Parcels"}
+    assert left.left_out == {"Parcels": "parcel_centroid needs pyogrio, shapely, not installed here: pip install 'hcad-pipeline[gis]'"}
+    assert release_recipe(left, 2026) == release_recipe(source, 2026)
     assert without_layers(source, []) is source
     sample = load_catalog(profile="sample", environ={"SAMPLE_SERVER_URL": "http://127.0.0.1:1"})["hcad"]
     assert without_layers(sample, ["pyogrio"]).left_out == {}, "no tax year of it wants the map"
