@@ -59,6 +59,8 @@ class ProbeRelease(PipelineTask):
         source = self.of_source()
         if settings().run_id is None:
             self.preflight()
+        for archive, why in source.left_out.items():
+            log_event("probe.left_out", {"source": source.name, "archive": archive, "why": why})
         choice = choose(self.downloads(), source, self.year, known=self.known, on_event=log_event)
         shown = choice.taken or choice.considered[0]
         log_event(
