@@ -70,7 +70,7 @@ class RollQuery:
             pieces += [sql.SQL(text[start : place.start()])]
             pieces += [sql.Literal(self._found.key.tax_year)] if place[1] == TAX_YEAR else [sql.SQL("("), words[place[1]], sql.SQL(")")]
         # Its last line may be a comment.
-        return sql.Composed([*pieces, sql.SQL(text[places[-1].end() if places else 0 :] + "\n")])
+        return sql.Composed([*pieces, sql.SQL(text[places[-1].end() if places else 0 :]), sql.SQL("\n")])
 
     def typed(self, scope: sql.Identifier | None = None) -> sql.Composed:
         """The rows with the declared types and their hash, in the order of the declaration."""
