@@ -289,7 +289,7 @@ def test_record_beside_a_line_of_ten_megabytes_is_read(tmp_path, monkeypatch):
 
 
 PEAK = """
-import resource, sys
+import contextlib, sys
 from pathlib import Path
 from pipeline.catalog.model import Layout
 from pipeline.transform import Reading
@@ -302,21 +302,13 @@ def read(chunk_rows):
         return sum(chunk.rows for chunk in read_fixed_width(Path(sys.argv[2]), reading, positions, None, chunk_rows))
     reading = Reading(Layout("delimited"), None, names)
     return sum(chunk.rows for chunk in read_delimited(Path(sys.argv[2]), reading, None, chunk_rows))
-def resident():  # ru_maxrss begins with what the parent had when it forked
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-import threading, time
-before, peak, done = resident(), 0, False
-def watch():
-    global peak
-    while not done:
-        peak = max(peak, resident())
-        time.sleep(0.002)
-thread = threading.Thread(target=watch)
-thread.start()
+def peak():  # not ru_maxrss, which begins with what the parent had when it forked
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+with contextlib.suppress(OSError):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, with what there is now
+before = peak()
 rows = read(20_000)
-done = True
-thread.join()
-print(rows, (peak - before) // 2**20)
+print(rows, (peak() - before) // 1024)
 """
 
 
