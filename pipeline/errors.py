@@ -73,7 +73,7 @@ class RunLocked(PipelineError):
 
 
 class NotPublished(PipelineError):
-    """The district has not published this tax year yet."""
+    """The district has not published this tax year yet: an outcome of a run, which no task fails of."""
 
     code = "E_NOT_PUBLISHED"
     exit_code = 20

@@ -17,6 +17,7 @@ from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.database.runs import FailedAttempt
+from pipeline.errors import NotPublished
 from pipeline.extract.wanted import cuts_of
 from pipeline.handoff import json_object, read_if_whole
 from pipeline.releases import Release, probe_path, read_stand_ins
@@ -115,8 +116,12 @@ def outcome_of(
         code = worst.exit_code or 40
         return SyncOutcome(source, year, "refused" if code == 31 else "failed", code, worst.message or "", import_id, tables)
     if probe and probe["status"] == "not_published":
-        message = f"{source} has not published {asked} yet: {probe['lacks']}"
-        return SyncOutcome(source, year, "not_published", 20, message, import_id, tables)
+        nothing = NotPublished(
+            f"{source} has not published {asked} yet: {probe['lacks']}",
+            "every required archive of the year",
+            "nothing: a later run finds it",
+        )
+        return SyncOutcome(source, year, "not_published", nothing.exit_code, str(nothing), import_id, tables)
     return SyncOutcome(source, year, "failed", 30, "it did not come to an end; see the log", import_id, tables)
 
 

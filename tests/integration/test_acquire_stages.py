@@ -360,6 +360,14 @@ def test_current_release_is_a_success_unless_it_could_not_be_looked_at_or_fetche
     assert (found.message == f"{code}: why") == bool(expected)
 
 
+def test_year_that_is_not_published_is_told_by_its_error_with_what_is_missing(tasks, server):
+    probe(tasks, 1)
+    as_of = dt.datetime(2026, 1, 1, 0, 0, 1)
+    found = outcome_of(engine(), process_settings(), "tiny", 2025, as_of, start_run(engine(), "run", "production", as_of), [])
+    assert (found.state, found.exit_code) == ("not_published", 20)
+    assert found.message.startswith("E_NOT_PUBLISHED: tiny has not published 2025 yet: no roll")
+
+
 def test_each_force_finds_out_anew_what_was_bad_also_where_the_same_bytes_came_before(tasks, server):
     server.put("Roll", packed("1"))
     server.put("Hearings", packed("1"))

@@ -115,6 +115,32 @@ def test_every_type_comes_out_as_it_went_in_up_to_its_bounds(engine, rows, batch
     assert [str(value) for row in found for value in row] == [str(value) for row in rows for value in row]
 
 
+#: A key, or a parent, is not NULL, and no longer than an index takes.
+KEYS = st.sampled_from([text for text in NASTY if len(text) < 10]) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+
+
+@settings(STEADY, max_examples=2, suppress_health_check=list(HealthCheck))
+@given(keys=st.lists(KEYS, unique=True, min_size=2, max_size=20), data=st.data())
+@example(keys=[text for text in NASTY if len(text) < 10], data=None)
+def test_every_text_survives_staging_publish_refresh_and_rollback_in_every_text_column(world, keys, data):
+    names = data.draw(st.lists(TEXTS, min_size=len(keys), max_size=len(keys))) if data else NASTY[-len(keys) :]
+
+    def live():
+        owners = dict(world.rows("select acct, name from county.owner where tax_year = 2025"))
+        features = dict(world.rows("select acct, code from county.feature where tax_year = 2025"))
+        assert owners == features and len(owners) == len(keys)
+        return [owners[key] for key in keys]
+
+    for turn in (0, 1):
+        rows = list(zip(keys, names[turn:] + names[:turn], strict=True))
+        world.publish(f"{next(world.numbers)}", [(key, name, None) for key, name in rows], rows)
+        assert live() == [name for _, name in rows]
+    if names[1:] + names[:1] != names:
+        ((newest,),) = world.rows("select import_id from etl.import where state = 'published'")
+        world.loads.rollback_import(newest)
+    assert live() == names
+
+
 def test_nul_is_refused_by_the_server_and_nothing_of_its_copy_stays(engine):
     with pytest.raises(psycopg2.DataError):
         through(engine, [TEXT], [("good",), ("a\0b",)], 10)

@@ -116,6 +116,13 @@ def test_no_file_is_longer_than_450_lines():
     assert {module: lines for module, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
+def test_every_error_of_the_closed_list_is_made_use_of():
+    names = [node.name for node in ast.parse((PIPELINE / "errors.py").read_text()).body if isinstance(node, ast.ClassDef)]
+    others = [path.read_text() for _, path in modules() if path != PIPELINE / "errors.py"]
+    used = {node.id for source in others for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    assert len(names) > 20 and [name for name in names if name not in used] == []
+
+
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 for unit in sys.argv[1:]:
