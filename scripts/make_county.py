@@ -28,6 +28,11 @@ def _share(text: str) -> tuple[str, float]:
     return name, float(share)
 
 
+def _place(text: str) -> tuple[str, str]:
+    table, _, place = text.partition("=")
+    return table, place
+
+
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make all archives of a county, and say what must become of each table.")
     parser.add_argument("folder", type=Path, nargs="?", help="where to write; made if it is not there")
@@ -40,6 +45,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     first.add_argument(
         "--quirk", type=_share, action="append", default=[], metavar="NAME=SHARE", help="how many rows have a peculiarity of the real files"
+    )
+    first.add_argument(
+        "--header", type=_place, action="append", default=[], metavar="TABLE=PLACE", help="a member's header line: first, last or none"
     )
     parser.add_argument("--next", type=Path, metavar="PREVIOUS", help="make the release after the one in this folder")
     parser.add_argument(
@@ -56,7 +64,14 @@ def _county(arguments: argparse.Namespace) -> County:
     if arguments.next is None:
         if arguments.event:
             raise ValueError("events happen from one release to the next: --next")
-        return County(arguments.accounts, arguments.seed, arguments.year, not arguments.back_year, dict(arguments.quirk))
+        return County(
+            arguments.accounts,
+            arguments.seed,
+            arguments.year,
+            not arguments.back_year,
+            dict(arguments.quirk),
+            headers=dict(arguments.header),
+        )
     if arguments.next.resolve() == arguments.folder.resolve():
         raise ValueError("the next release goes into a folder of its own")
     return after(arguments.next, dict(arguments.event))

@@ -117,7 +117,7 @@ class Accounts:
         """Account numbers: 13 digits."""
         county, birth = self.county, self.population.serial % STRIDES["account"]
         numbers = np.select(
-            [self.place >= county.first_mineral, self.place >= county.first_mobile_home],
+            [self.is_mineral, self.is_mobile_home],
             [
                 _FIRST_MINERAL + (self.place - county.first_mineral) * STRIDES["account"],
                 _FIRST_MOBILE_HOME + (self.place - county.first_mobile_home) * STRIDES["account"],
@@ -137,12 +137,12 @@ class Accounts:
     @cached_property
     def is_mineral(self) -> Mask:
         """Whether it is an interest in minerals."""
-        return self.place >= self.county.first_mineral
+        return (self.place >= self.county.first_mineral) & ~self.is_mobile_home
 
     @cached_property
     def is_mobile_home(self) -> Mask:
         """Whether it is a mobile home."""
-        return (self.place >= self.county.first_mobile_home) & ~self.is_mineral
+        return self.place >= self.county.first_mobile_home
 
     @cached_property
     def is_home(self) -> Mask:
@@ -378,7 +378,9 @@ class Land:
         """Square feet; of agricultural land ten-thousandths of an acre."""
         spread = self.parts.draw.units("land")
         is_home = self.accounts.is_home[self.parts.owner]
-        return np.where(is_home, 2_400 + spread * spread * 16_000, 3_000 + spread**5 * 900_000).astype(np.int64)
+        whole = np.where(is_home, 2_400 + spread * spread * 16_000, 3_000 + spread**5 * 900_000).astype(np.int64)
+        # Half of it goes with each split.
+        return whole >> self.accounts.population.splits[self.parts.owner]
 
     @cached_property
     def unit_price(self) -> Numbers:

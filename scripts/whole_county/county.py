@@ -71,6 +71,7 @@ class County:
         year: the tax year.
         is_current: whether the year has what only the current one has (ownership history, details of extra features).
         quirks: shares that differ from those of QUIRKS.
+        headers: tables whose member has its header as the ``last`` line, or has ``none``.
         events: of each release after the first one the shares that differ from those of EVENTS.
     """
 
@@ -80,6 +81,7 @@ class County:
     is_current: bool = True
     quirks: Mapping[str, float] = field(default_factory=dict)
     events: Sequence[Mapping[str, float]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be made."""
@@ -89,6 +91,8 @@ class County:
                 raise ValueError(f"no {', '.join(unknown)}; there are {', '.join(known)}")
             if any(not 0 <= share <= 1 for share in given.values()):
                 raise ValueError("shares are from 0 to 1")
+        if wrong := sorted(set(self.headers.values()) - {"first", "last", "none"}):
+            raise ValueError(f"a header stands first, last or none, not {', '.join(wrong)}")
         if not 1 <= self.accounts <= MOST_ACCOUNTS or not 0 <= self.release < BUSINESS_STRIDE or not 2005 <= self.year <= 2039:
             raise ValueError(
                 f"{self.accounts} accounts, release {self.release}, year {self.year}: "
@@ -105,7 +109,12 @@ class County:
 
     def described(self) -> dict[str, Any]:
         """What makes it, for its manifest; ``County(**described)`` is the same county."""
-        return {**asdict(self), "quirks": dict(self.quirks), "events": [dict(events) for events in self.events]}
+        return {
+            **asdict(self),
+            "quirks": dict(self.quirks),
+            "events": [dict(events) for events in self.events],
+            "headers": dict(self.headers),
+        }
 
     @property
     def release(self) -> int:
@@ -118,14 +127,14 @@ class County:
         return max(3, round(self.accounts * BUSINESSES_SHARE))
 
     @property
-    def first_mobile_home(self) -> int:
-        """Places from here on are mobile homes; those from ``first_mineral`` on mineral accounts."""
-        return self.first_mineral - max(1, round(self.accounts * MOBILE_HOMES_SHARE)) if self.accounts > 2 else self.first_mineral
+    def first_mineral(self) -> int:
+        """Places from here up to the first mobile home are mineral accounts; so accounts are in the order of their numbers."""
+        return self.first_mobile_home - (max(1, round(self.accounts * MINERALS_SHARE)) if self.accounts > 2 else 0)
 
     @property
-    def first_mineral(self) -> int:
-        """The place of the first mineral account."""
-        return self.accounts - (max(1, round(self.accounts * MINERALS_SHARE)) if self.accounts > 1 else 0)
+    def first_mobile_home(self) -> int:
+        """Places from here on are mobile homes."""
+        return self.accounts - (max(1, round(self.accounts * MOBILE_HOMES_SHARE)) if self.accounts > 1 else 0)
 
     @property
     def shared(self) -> Shared:

@@ -11,7 +11,7 @@ from whole_county.accounts import Accounts, Parts
 from whole_county.cells import Cell, array, day, days, digits, either, joined
 from whole_county.codebook import Member
 from whole_county.draws import Draw, Mask, Numbers, Pool, words_pool
-from whole_county.population import STRIDES, Population
+from whole_county.population import STRIDES, Population, untouched
 from whole_county.rows import Rows
 
 LAST_NAMES = words_pool(
@@ -323,8 +323,7 @@ def parcel_tieback(accounts: Accounts, member: Member) -> Rows:
 
 def _next_to(accounts: Accounts, parts: Parts) -> Population:
     place = (accounts.place[parts.owner] + 1) % accounts.county.accounts
-    nothing = np.zeros(len(place), np.int64)
-    return Population("account", place * STRIDES["account"], nothing, nothing)
+    return untouched("account", place * STRIDES["account"])
 
 
 def real_mnrl(accounts: Accounts, member: Member) -> Rows:

@@ -26,17 +26,18 @@ class Population:
     Attributes:
         kind: ``account`` or ``business``.
         serial: place in the first release times the stride, plus the release in which it split off (0: never).
-        reviews, sales: how often each has happened.
+        reviews, sales, splits: how often each has happened; a split is a review, too.
     """
 
     kind: str
     serial: Numbers
     reviews: Numbers
     sales: Numbers
+    splits: Numbers
 
     def only(self, which: Mask) -> Population:
         """Some of them."""
-        return Population(self.kind, self.serial[which], self.reviews[which], self.sales[which])
+        return Population(self.kind, self.serial[which], self.reviews[which], self.sales[which], self.splits[which])
 
     def same_as(self, other: Population) -> Mask:
         """Those that are in the other one with the same reviews and sales."""
@@ -52,11 +53,16 @@ def populate(county: County, kind: str, first: int, last: int) -> tuple[Populati
     """Those of the places from ``first``, below ``last``, in the county's release and in the one before it (none before the first)."""
     stride = STRIDES[kind]
     serial = np.arange(first, last, dtype=np.int64) * stride
-    now = Population(kind, serial, np.zeros(len(serial), np.int64), np.zeros(len(serial), np.int64))
+    now = untouched(kind, serial)
     before = now.only(np.zeros(len(serial), dtype=bool))
     for release in range(1, county.release + 1):
         before, now = now, _after(county, now, release, stride)
     return now, before
+
+
+def untouched(kind: str, serial: Numbers) -> Population:
+    """Those of these serials, as they were at first."""
+    return Population(kind, serial, *(np.zeros(len(serial), np.int64) for _ in range(3)))
 
 
 def touched(now: Population, before: Population) -> tuple[Population, Population]:
@@ -71,13 +77,11 @@ def _after(county: County, now: Population, release: int, stride: int) -> Popula
     # An account splits once, and not what came of a split, a mobile home or a mineral interest.
     splits = ~vanishes & (chance < ends[1]) & (now.serial % stride == 0)
     if now.kind == "account":
-        splits &= now.serial < county.first_mobile_home * stride
+        splits &= now.serial < county.first_mineral * stride
     is_sold = ~vanishes & (chance >= ends[1]) & (chance < ends[2])
     is_reviewed = splits | ((chance >= ends[2]) & (chance < ends[3]))
-    born = now.serial[splits] + release
-    nothing = np.zeros(len(born), np.int64)
-    serial = np.concatenate((now.serial[~vanishes], born))
-    order = np.argsort(serial, kind="stable")
-    reviews = np.concatenate(((now.reviews + is_reviewed)[~vanishes], nothing))
-    sales = np.concatenate(((now.sales + is_sold)[~vanishes], nothing))
-    return Population(now.kind, serial[order], reviews[order], sales[order])
+    left = Population(now.kind, now.serial, now.reviews + is_reviewed, now.sales + is_sold, now.splits + splits).only(~vanishes)
+    born = untouched(now.kind, now.serial[splits] + release)
+    order = np.argsort(np.concatenate((left.serial, born.serial)), kind="stable")
+    columns = (np.concatenate((getattr(left, name), getattr(born, name)))[order] for name in ("serial", "reviews", "sales", "splits"))
+    return Population(now.kind, *columns)

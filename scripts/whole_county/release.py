@@ -11,6 +11,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -23,7 +24,7 @@ from whole_county import building_tables, business_tables, codes, hearing_tables
 from whole_county.accounts import Accounts
 from whole_county.business_tables import Businesses
 from whole_county.cells import LINE_END, content
-from whole_county.codebook import Member, members_of
+from whole_county.codebook import Member, members, members_of
 from whole_county.county import FIRST_LONG_RATES, County
 from whole_county.draws import Draw
 from whole_county.lines import Lines, lines_of
@@ -64,14 +65,15 @@ def write_release(county: County, folder: Path) -> dict[str, Any]:
     """Write the archives of a release into ``folder/<year>``, and its manifest into ``folder``; returns the manifest."""
     place = folder / str(county.year)
     place.mkdir(parents=True, exist_ok=True)
+    # What another county left here is no archive of this release.
+    for archive in {member.archive for member in members().values()}:
+        (place / f"{archive}.zip").unlink(missing_ok=True)
     records, tables = _records(county), {}
-    for archive, members in groupby(members_of(county), key=lambda member: member.archive):
+    for archive, listed in groupby(members_of(county), key=lambda member: member.archive):
         path = place / f"{archive}.zip"
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with zipfile.ZipFile(part, "w") as opened:
-            for member in members:
+        with _renamed(path) as part, zipfile.ZipFile(part, "w") as opened:
+            for member in listed:
                 tables[member.table] = {"archive": archive, **_write_member(county, member, records, opened)}
-        part.replace(path)
     manifest = {
         "county": county.described(),
         "release": county.release,
@@ -79,8 +81,20 @@ def write_release(county: County, folder: Path) -> dict[str, Any]:
         "tables": tables,
         "long": tax_tables.long_tables(county) if county.year < FIRST_LONG_RATES else {},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    with _renamed(folder / MANIFEST) as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """A file beside it to write, which takes its place when it is written in full."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def after(previous: Path, events: Mapping[str, float]) -> County:
@@ -96,7 +110,9 @@ def _write_member(county: County, member: Member, records: Mapping[str, Records]
     outcome, digest, size = Outcome(member), hashlib.sha256(), 0
     with opened.open(named, "w", force_zip64=True) as out:
         header = "\t".join(member.columns).encode() + LINE_END
-        for block in chain([header], _blocks(county, member, records, outcome)):
+        stands = county.headers.get(member.table, "first")
+        first, last = ([header] if stands == where else [] for where in ("first", "last"))
+        for block in chain(first, _blocks(county, member, records, outcome), last):
             out.write(block)
             digest.update(block)
             size += len(block)

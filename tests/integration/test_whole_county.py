@@ -124,7 +124,7 @@ def expected(stated):
 def releases(tmp_path_factory):
     """Two releases: their folders and manifests."""
     folder = tmp_path_factory.mktemp("county")
-    first = write_release(County(1_000, seed=3, year=YEAR, quirks=ODD), folder / "1")
+    first = write_release(County(1_000, seed=3, year=YEAR, quirks=ODD, headers={"owners": "none", "land": "last"}), folder / "1")
     return [(folder / "1", first), (folder / "2", write_release(after(folder / "1", EVENTS), folder / "2"))]
 
 

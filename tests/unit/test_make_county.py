@@ -38,7 +38,10 @@ class Read:
     def __init__(self, archive, table, key):
         content = archive.read(f"{table}.txt")
         assert content.endswith(b"\r\n")
-        header, *lines = content[:-2].split(b"\r\n")
+        header = "\t".join(members()[table].columns).encode() if table in members() else content.split(b"\r\n")[0]
+        lines = content[:-2].split(b"\r\n")
+        self.headers = [place for place, line in enumerate(lines) if line == header]
+        lines = [line for line in lines if line != header]
         self.header, self.read, self.refused, self.rows = header.decode().split("\t"), len(lines), Counter(), []
         self.duplicate = self.conflicting = 0
         wide = {"t_": 7}.get(table[:2], 7 if table.endswith("_pp") else 13)
@@ -89,7 +92,10 @@ def county(tmp_path_factory):
     """Two releases of a small county with more oddities than there are: manifests and tables."""
     folder = tmp_path_factory.mktemp("county")
     shares = [f"--quirk={name}={share}" for name, share in ODD.items()]
-    assert make_county.main([str(folder / "1"), "--accounts", "500", "--seed", "5", *shares]) == 0
+    assert (
+        make_county.main([str(folder / "1"), "--accounts", "500", "--seed", "5", *shares, "--header=owners=none", "--header=land=last"])
+        == 0
+    )
     assert (
         make_county.main([str(folder / "2"), "--next", str(folder / "1"), *(f"--event={name}={share}" for name, share in STRONG.items())])
         == 0
@@ -103,6 +109,7 @@ def test_every_line_of_every_table_is_in_its_manifest(county):
         assert tables.keys() == manifest["tables"].keys()
         for name, table in tables.items():
             stated = manifest["tables"][name]
+            assert table.headers == {"owners": [], "land": [table.read]}.get(name, [0])
             seen = (table.read, len(table.rows), dict(table.refused), table.duplicate, table.conflicting)
             assert seen == tuple(stated[what] for what in ("read", "written", "refused", "duplicate", "conflicting")), name
             assert stated["read"] == stated["written"] + stated["quarantined"] + stated["duplicate"]
@@ -202,7 +209,36 @@ def test_rows_an_account_and_bytes_a_row_are_those_counted_of_the_real_files(tmp
     assert 14.6e6 <= (tables["jur_value"]["read"] + tables["jur_exempt"]["read"]) * 1_628_134 / 12_000 <= 17e6
     building_land = sum(table["member"]["bytes"] for table in tables.values() if table["archive"] == "Real_building_land")
     assert building_land * 1_628_134 / 12_000 == pytest.approx(2.3e9, rel=0.1)
+    homes, kept = mix(tmp_path), ("A1", "A2", "A4", "E1")
+    assert sum(homes["real_acct", one] for one in kept) / 12_000 == pytest.approx(1_173_980 / 1_628_134, rel=0.03)
+    assert sum(homes["building_res", one] for one in kept) / tables["building_res"]["read"] == pytest.approx(
+        1_202_732 / 1_318_785, rel=0.03
+    )
+    assert sum(count for (table, codes), count in homes.items() if table == "jur_exempt_cd" and "RES" in codes) / 12_000 == pytest.approx(
+        871_646 / 1_628_134, rel=0.03
+    )
     assert 40e6 < manifest["rows"] * 1_628_134 / 12_000 < 51e6
+
+
+def mix(folder):
+    """How many rows have which class of use, or list of exemptions."""
+    counted = Counter()
+    for archive, table, place in (
+        ("Real_acct_owner", "real_acct", 20),
+        ("Real_building_land", "building_res", 1),
+        ("Real_jur_exempt", "jur_exempt_cd", 1),
+    ):
+        with zipfile.ZipFile(folder / "2026" / f"{archive}.zip") as opened:
+            lines = [line.split("\t") for line in opened.read(f"{table}.txt").decode("cp1252", "replace").split("\r\n")]
+        counted.update((table, cells[place]) for cells in lines[1:] if len(cells) > place)
+    return counted
+
+
+def test_accounts_stand_in_the_order_of_their_numbers(county):
+    for tables in county[1]:
+        numbers = [row["acct"] for row in tables["real_acct"].rows]
+        assert numbers == sorted(numbers)
+        assert {"4000", "6000"} < {number[:4] for number in numbers}
 
 
 def test_all_tables_of_the_codebook_have_its_header(county):
