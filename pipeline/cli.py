@@ -126,6 +126,9 @@ def check(source: str | None) -> None:
 
     chosen = {source: find_source(source)} if source else process_sources()
     verdicts = list(run_examples(chosen))
+    for found in chosen.values():
+        for archive, why in found.left_out.items():
+            click.echo(f"{found.name}: {archive} is left out: {why}")
     for verdict in verdicts:
         for difference in verdict.differences:
             click.echo(f"{verdict.table}: {difference}\n    {verdict.example.line!r}")

@@ -217,6 +217,12 @@ class UnreadableMember(ArchiveError):
     code = "E_ARCHIVE_METHOD"
 
 
+class LayerError(ArchiveError):
+    """A map layer lacks one of its files, is in another coordinate system, or cannot be read."""
+
+    code = "E_LAYER"
+
+
 class MemberError(RefusedError):
     """A wanted member is missing, or there more than once."""
 

@@ -103,7 +103,8 @@ def outcome_of(
         # could fetch again what was to be.
         ours = [failure for failure in ours if failure.family in LOOKING and not is_new]
     if is_published and not ours:
-        notes = [_taken(source, asked, year, probe), _scope(found), *_stand_ins(settings, source, year, probe), *warnings]
+        stand_ins = _stand_ins(settings, source, year, probe)
+        notes = [_taken(source, asked, year, probe), _scope(found), *_left_out(source), *stand_ins, *warnings]
         message = "; ".join(filter(None, notes))
         return SyncOutcome(source, year, "published" if is_new else "unchanged", 0, message, import_id, tables)
     if found and found.is_held:
@@ -131,6 +132,11 @@ def _scope(found: ledger.Import | None) -> str:
     """That only some tables are of the release."""
     scope = scope_of(found.key.recipe) if found else None
     return f"only {', '.join(sorted(scope))} of the release; every other table is as it was" if scope else ""
+
+
+def _left_out(source: str) -> list[str]:
+    """The archives of a source that cannot be read here."""
+    return [f"{archive} is left out: {why}" for archive, why in find_source(source).left_out.items()]
 
 
 def _stand_ins(settings: Settings, source: str, year: int, probe: Mapping[str, Any] | None) -> list[str]:

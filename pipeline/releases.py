@@ -28,6 +28,8 @@ AS_OF_FORMAT = "%Y-%m-%dT%H%M%SZ"
 
 #: In the text of an identity: before the edition, and before the fallback's fingerprint.
 EDITION_MARK, FALLBACK_MARK = "~", "+"
+#: In place of the fingerprint of an archive that is not offered, where its fallback is.
+ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ArchiveIdentity:
     """What identifies an archive in a release: ``fingerprint[~edition][+fallback]`` as text.
 
     Attributes:
-        fingerprint: what its validators gave at the probe.
+        fingerprint: what its validators gave at the probe; :data:`ABSENT`: it is not offered, and the fallback is taken at once.
         edition: the first digits of its sha256, where other bytes came under the same validators before.
         fallback: the identity, as text, of the file that stands in when it is bad; None: there is none.
     """
@@ -185,6 +187,9 @@ def read_stand_ins(state: Path, release: Release, *, cuts: Mapping[str, str] | N
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     for archive, fingerprint in release.fingerprints.items():
         ours = sorted(members_of(names, archive, fingerprint, (cuts or {}).get(archive)))
+        if ArchiveIdentity.parse(fingerprint).fingerprint == ABSENT:
+            # There is nothing bad about an archive that comes under its other name.
+            ours = [name for name in ours if not name.endswith(FIRST_BAD)]
         # That both are bad was found out last.
         for end, stand_in in ((BAD, "the last good one stands in"), (FIRST_BAD, "its fallback stands in")):
             notes = [name for name in ours if name.endswith(end)]

@@ -19,11 +19,13 @@ from luigi.parameter import ParameterException
 
 from pipeline import configuration
 from pipeline.bandwidth import BandwidthPlan
+from pipeline.catalog.layers import without_layers
 from pipeline.catalog.load import load_catalog
 from pipeline.catalog.model import Source
 from pipeline.catalog.profiles import elsewhere
 from pipeline.database.engine import DatabaseLimits
 from pipeline.errors import ConfigurationError
+from pipeline.extras import GIS, missing
 from pipeline.services import running
 
 #: Stands in the sample profile of the source.toml files.
@@ -252,9 +254,14 @@ def process_settings() -> Settings:
 
 @lru_cache(maxsize=1)
 def process_sources() -> Mapping[str, Source]:
-    """The catalog of this process under the chosen profile, with the mirror's address where one is set."""
+    """The catalog of this process under the chosen profile, with the mirror's address where one is set.
+
+    Where the extra ``gis`` is not installed the archives of map layers are left out.
+    """
     ours = process_settings()
-    catalog = load_catalog(ours.catalog_path, profile=ours.profile, environ=_with_sample_server(ours, os.environ))
+    loaded = load_catalog(ours.catalog_path, profile=ours.profile, environ=_with_sample_server(ours, os.environ))
+    lacking = missing(GIS)
+    catalog = {name: without_layers(source, lacking) for name, source in loaded.items()}
     if not ours.mirror:
         return catalog
     return {

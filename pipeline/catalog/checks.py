@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.catalog.layers import is_layer
+from pipeline.catalog.meta_schema import GEOMETRY
 from pipeline.catalog.model import OWN_COLUMNS, ROLL_PREFIX, Column, Layout, Table
 from pipeline.catalog.rule_checks import check_checks, check_computed, check_regex, check_row_rules, check_rules, known
 from pipeline.catalog.toml_file import KeyPath, TomlFile
@@ -28,6 +30,8 @@ MAX_PRECISION = 38
 DATE_DIRECTIVES = "YymdjbBHIMSfp%"
 
 _DELIMITED_ONLY = ("delimiter", "quote", "header", "unknown_columns", "order", "aliases", "fingerprint")
+#: What the extract stage decides of the lines that it makes of a layer.
+_NOT_OF_A_LAYER = ("versions", "encoding", *(key for key in _DELIMITED_ONLY if key != "aliases"))
 _FIXED_ONLY = ("record_width", "positions", "includes_line_end")
 #: A leap day with a fraction: a format that reads this back is a whole date.
 _PROBE = datetime.datetime(2024, 2, 29, 13, 5, 7, 250000)
@@ -124,10 +128,13 @@ def _check_format(file: TomlFile, where: KeyPath, text: str) -> None:
 
 def check_layout_keys(file: TomlFile, where: KeyPath, keys: Mapping[str, Any]) -> None:
     """A layout states only what its format reads, and a fixed width states its width."""
-    is_fixed = keys["format"] == "fixed_width"
-    for key in _DELIMITED_ONLY if is_fixed else _FIXED_ONLY:
+    is_fixed, is_layer = keys["format"] == "fixed_width", keys["format"] == "gis"
+    unread = _DELIMITED_ONLY if is_fixed else (*_FIXED_ONLY, *_NOT_OF_A_LAYER) if is_layer else _FIXED_ONLY
+    for key in (*unread, *(() if is_layer else ("crs",))):
         if key in keys:
             raise file.error((*where, key), f"nothing reads it in a {keys['format']} layout", "this key in the other format only")
+    if is_layer and "crs" not in keys:
+        raise file.error(where, "a gis layout without crs", 'the coordinate system of the layer, such as "EPSG:2278"')
     if is_fixed and "record_width" not in keys:
         raise file.error(where, "a fixed_width layout without record_width", "bytes of a record without its line end")
     if is_fixed and keys.get("encoding") == "utf-8":
@@ -162,12 +169,31 @@ def check_table(file: TomlFile, table: Table) -> None:
             raise file.error(where, "an earlier layout has the same years, versions and width", "a layout that can be taken")
         taken.add(reach)
         _check_layout(file, where, table, layout)
-    if any(layout.format == "delimited" for layout in table.layouts):
+    _check_layer(file, table)
+    if any(layout.format != "fixed_width" for layout in table.layouts):
         _check_header_names(file, table)
     if not any(layout.format == "fixed_width" for layout in table.layouts):
         for column in table.columns:
             if column.start is not None or column.end is not None:
                 raise file.error(("columns", column.name, "start"), "a position, and no fixed_width layout", "no start and end")
+
+
+def _check_layer(file: TomlFile, table: Table) -> None:
+    """The layouts of a layer's table are all of layers, and what is taken of the geometry is a number."""
+    if not is_layer(table):
+        return
+    for number, layout in enumerate(table.layouts):
+        if layout.format != "gis":
+            raise file.error(("layout", number, "format"), f"{layout.format!r} beside a layer", '"gis" in every layout')
+    read = [column for column in table.columns if column.is_read]
+    for column in read:
+        where: KeyPath = ("columns", column.name)
+        if column.source in GEOMETRY and column.type.kind != "numeric":
+            raise file.error((*where, "type"), f"{column.source} as {column.type.sql}", "a numeric")
+        if column.source.startswith("geometry.") and column.source not in GEOMETRY:
+            raise file.error((*where, "source"), repr(column.source), f"a field of the layer, or one of {', '.join(GEOMETRY)}")
+    if all(column.source in GEOMETRY for column in read):
+        raise file.error(("columns",), "no field of the layer", "a column that says whose the polygon is: the layer is found by it")
 
 
 def _check_identity(file: TomlFile, table: Table) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.catalog import source_parts as parts
+from pipeline.catalog.layers import is_layer
 from pipeline.catalog.meta_schema import SOURCE_FILE
 from pipeline.catalog.model import ProbeRule, Source, Table
 from pipeline.catalog.profiles import PRODUCTION, check_years, overlay, resolved
@@ -147,6 +148,7 @@ def _tables(file: TomlFile) -> tuple[Table, ...]:
     for table, table_file in loaded:
         _check_in_source(file, table, table_file)
     _check_members(loaded)
+    _check_layers(file, loaded)
     _check_references(loaded)
     return tuple(table for table, _ in loaded)
 
@@ -165,6 +167,16 @@ def _check_in_source(file: TomlFile, table: Table, table_file: TomlFile) -> None
             raise table_file.error(
                 ("layout", number, "versions"), f"{file.path} does not say where the version stands", "[version] in source.toml"
             )
+
+
+def _check_layers(file: TomlFile, loaded: list[tuple[Table, TomlFile]]) -> None:
+    """An archive that layers are read from holds nothing else that is wanted: its files are found by content, not by name."""
+    named = [file.document["version"]["archive"]] if "version" in file.document else []
+    named += [keys["archive"] for keys in file.document.get("expect", ())]
+    others = {table.archive for table, _ in loaded if not is_layer(table)}.union(named)
+    for table, table_file in loaded:
+        if is_layer(table) and table.archive in others:
+            raise table_file.error(("table", "archive"), f"text is read from {table.archive!r}, too", "an archive of layers alone")
 
 
 def _check_references(loaded: list[tuple[Table, TomlFile]]) -> None:

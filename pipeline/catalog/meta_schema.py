@@ -36,6 +36,9 @@ CHECKS_WITH = ("account_number", "phone", "year", "zip_code")
 STEPS = ("collapse_blanks", "upper", "lower", "title", "strip_zeros", "account_number", "phone", "zip_code")
 #: What ``compute`` may name; ``pipeline.transform.compute`` holds the functions.
 FUNCTIONS = ("join", "situs_address", "sum", "bathrooms", "coalesce")
+#: What ``source`` of a column may say of a layer's polygons: the centroid's position in the layer's own coordinate system, the same
+#: in degrees (WGS 84), and the area in the square of the system's unit.
+GEOMETRY = ("geometry.x", "geometry.y", "geometry.longitude", "geometry.latitude", "geometry.area")
 MAX_REGEX_CHARACTERS = 1_000
 #: What tells one release of an archive from the next; see ``pipeline.download.fingerprint``.
 VALIDATORS = ("etag", "last_modified", "bytes", "listing")
@@ -157,6 +160,7 @@ SOURCE_FILE: dict[str, Any] = {
                 "years": _YEARS,
                 "nested": _FLAG,
                 "fallback": _TEXT,
+                "base_url": {"type": "string", "regex": r"^https?://[^?#$]+$"},
                 "sha256": {"type": "dict", "keysrules": _YEAR_KEY, "valuesrules": {"type": "string", "regex": "^[0-9a-f]{64}$"}},
             },
         },
@@ -270,7 +274,7 @@ TABLE_FILE: dict[str, Any] = {
         "schema": {
             "type": "dict",
             "schema": {
-                "format": {"type": "string", "required": True, "allowed": ["delimited", "fixed_width"]},
+                "format": {"type": "string", "required": True, "allowed": ["delimited", "fixed_width", "gis"]},
                 "years": _YEARS,
                 "versions": _names(_TEXT),
                 "record_width": _POSITION,
@@ -284,6 +288,7 @@ TABLE_FILE: dict[str, Any] = {
                     "keysrules": _NAME,
                     "valuesrules": {"type": "list", "minlength": 2, "maxlength": 2, "schema": _POSITION},
                 },
+                "crs": {"type": "string", "regex": "^[A-Z]+:[0-9]{1,10}$"},
                 "absent": _names(),
                 "unknown_columns": {"type": "string", "allowed": ["refuse", "ignore", "keep"]},
                 "order": _names(least=1),

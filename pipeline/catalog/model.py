@@ -112,7 +112,7 @@ class Layout:
     """How a member is written, in some range of tax years, export versions or record widths.
 
     Attributes:
-        format: ``delimited`` or ``fixed_width``.
+        format: ``delimited``, ``fixed_width``, or ``gis``: a layer of polygons, which the extract stage writes as delimited lines.
         years: first and last tax year, inclusive; None: any.
         versions: export versions that the source's version field may state; empty: any.
         record_width: bytes of a record, fixed width only: without its line end, or with it where ``includes_line_end``.
@@ -128,9 +128,10 @@ class Layout:
         aliases: further names of columns in members of this layout.
         fingerprint: delimited without a header: regular expressions that nearly every value of some columns matches, so that
             another order of the columns is noticed.
+        crs: gis: the coordinate system of the layer and of the positions taken from it, such as ``EPSG:2278``.
     """
 
-    format: Literal["delimited", "fixed_width"]
+    format: Literal["delimited", "fixed_width", "gis"]
     years: tuple[int, int] | None = None
     versions: tuple[str, ...] = ()
     record_width: int | None = None
@@ -145,6 +146,7 @@ class Layout:
     order: tuple[str, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    crs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -261,8 +263,8 @@ class Table:
 class Archive:
     """A file that the source publishes once a tax year; ``path`` follows the base URL, ``{year}`` stands for the tax year.
 
-    ``nested`` says that members may lie in zip archives inside the archive, one level deep.
-    ``fallback`` is the path of another file that stands in when the first one is bad. ``sha256`` pins the bytes of a tax year.
+    ``nested`` says that members may lie in zip archives inside the archive, one level deep; ``sha256`` pins the bytes of a tax year.
+    ``fallback`` is the path of another file that stands in when the first one is bad; ``base_url`` takes the place of the source's.
     """
 
     name: str
@@ -272,6 +274,7 @@ class Archive:
     nested: bool = False
     fallback: str | None = None
     sha256: Mapping[int, str] = field(default_factory=dict)
+    base_url: str | None = None
 
     @property
     def has_stand_in(self) -> bool:
@@ -365,6 +368,7 @@ class Source:
     expects: tuple[Expectation, ...] = ()
     #: What is computed from the tables; see ``pipeline.catalog.roll``.
     rolls: tuple[Roll, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)  # archives that cannot be read here, and why
 
     def archives_for(self, year: int) -> tuple[Archive, ...]:
         """The archives wanted of a tax year, in the order of the file."""
@@ -400,6 +404,6 @@ class Source:
         raise KeyError(name)
 
     def url(self, archive: Archive, year: int, *, is_fallback: bool = False, mirror: str | None = None) -> str:
-        """Where an archive of a tax year, or the file that stands in for it, lies; below ``mirror`` instead of the base URL."""
+        """Where an archive of a tax year, or the file that stands in for it, lies; below ``mirror`` instead of its base URL."""
         path = archive.fallback if is_fallback and archive.fallback is not None else archive.path
-        return f"{(mirror or self.base_url).rstrip('/')}/{path.format(year=year)}"
+        return f"{(mirror or archive.base_url or self.base_url).rstrip('/')}/{path.format(year=year)}"

@@ -61,11 +61,12 @@ def overlay(file: TomlFile, production: Source, profile: str) -> Source:
 
 
 def elsewhere(source: Source) -> Source:
-    """The source for a server that is not the publisher's: the publisher's listing and mirrors say nothing of it."""
+    """The source for a server that is not the publisher's: the publisher's listing, mirrors and other base URLs say nothing of it."""
     rule = source.probe
     kept = tuple(name for name in rule.fingerprint if name != "listing")
     probe = replace(rule, listing=None, listing_sections=(), listing_complete="listed", fingerprint=kept)
-    return replace(source, probe=probe, mirrors=())
+    archives = tuple(replace(archive, base_url=None) for archive in source.archives)
+    return replace(source, probe=probe, mirrors=(), archives=archives)
 
 
 def _archives_by_year(file: TomlFile, where: KeyPath, keys: Mapping[str, Any]) -> dict[int, tuple[str, ...]] | None:

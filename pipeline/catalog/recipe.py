@@ -164,6 +164,7 @@ def _layout(layout: Layout) -> dict[str, Any]:
             order=layout.order,
             aliases={name: sorted(alias.strip().casefold() for alias in names) for name, names in layout.aliases.items()},
             fingerprint=dict(layout.fingerprint),
+            crs=layout.crs,
         ),
     }
 

@@ -38,7 +38,7 @@ def archives(file: TomlFile) -> tuple[Archive, ...]:
         pins = {int(year): sha256 for year, sha256 in keys.get("sha256", {}).items()}
         years = checks.years(file, where, keys)
         is_required, is_nested = keys.get("required", True), keys.get("nested", False)
-        archives.append(Archive(name, keys["path"], is_required, years, is_nested, keys.get("fallback"), pins))
+        archives.append(Archive(name, keys["path"], is_required, years, is_nested, keys.get("fallback"), pins, keys.get("base_url")))
     return tuple(archives)
 
 

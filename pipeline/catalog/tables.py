@@ -17,6 +17,8 @@ from pipeline.catalog.meta_schema import RULES, TABLE_FILE
 from pipeline.catalog.model import Check, Column, ColumnType, Computed, Example, Index, Kind, Layout, Table
 from pipeline.catalog.toml_file import TomlFile, read_toml
 
+#: How the extract stage writes the lines of a layer.
+_LAYER_LINES = {"delimiter": "\t", "encoding": "utf-8", "header": "first"}
 #: Defaults of a column's keys that are lists; TOML's names on the left.
 _LISTS = {"aliases": "aliases", "nulls": "nulls", "formats": "formats", "true": "true_codes", "false": "false_codes",
           "normalize": "normalize"}  # fmt: skip
@@ -98,7 +100,7 @@ def _layout(file: TomlFile, number: int, keys: Mapping[str, Any]) -> Layout:
     """One ``[[layout]]``; what is not stated keeps the default of the dataclass."""
     where = ("layout", number)
     checks.check_layout_keys(file, where, keys)
-    fields = dict(keys)
+    fields = dict(keys) | (_LAYER_LINES if keys["format"] == "gis" else {})
     fields["years"] = checks.years(file, where, keys)
     fields["positions"] = {name: (start, end) for name, (start, end) in keys.get("positions", {}).items()}
     fields["aliases"] = {name: tuple(names) for name, names in keys.get("aliases", {}).items()}

@@ -2,7 +2,8 @@
 
 A tax year is complete when every required archive is there and the listing, where the source has one, says what the source asks
 of it. ``strict`` takes the year that was asked for or none; ``newest`` takes the newest complete one up to it. Whatever is taken is of
-one year: an archive that a year lacks is never filled in from another. Nothing is fetched, and nothing is decided by the clock.
+one year: an archive that a year lacks is never filled in from another. One that is there as its fallback only (it may be but another
+name of it) is there. Nothing is fetched, and nothing is decided by the clock.
 Where the publisher's server does not answer, or answers with nothing but server errors, the source's mirrors are asked, as
 :mod:`pipeline.download.mirror` says; a refusal or a 404 is an answer. A listing has no mirrors.
 """
@@ -20,7 +21,7 @@ from pipeline.download.probe import Probe
 from pipeline.download.redact import redact
 from pipeline.errors import AddressRefused, DownloadError, DownloadRefused, ReleaseChanged
 from pipeline.handoff import OnEvent, ignore
-from pipeline.releases import ArchiveIdentity
+from pipeline.releases import ABSENT, ArchiveIdentity
 
 
 class Downloads(Protocol):
@@ -62,12 +63,12 @@ class YearOffer:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The identity of each archive that is there; one that has a fallback is identified by both."""
+        """The identity of each archive that is there, itself or as its fallback; one that has a fallback is identified by both."""
         found = {}
         for name, probe in self.archives.items():
-            if probe.fingerprint is not None:
-                fallback = self.fallbacks.get(name)
-                found[name] = str(ArchiveIdentity(probe.fingerprint, fallback=fallback.fingerprint if fallback else None))
+            fallback = self.fallbacks[name].fingerprint if name in self.fallbacks else None
+            if probe.fingerprint is not None or fallback is not None:
+                found[name] = str(ArchiveIdentity(probe.fingerprint or ABSENT, fallback=fallback))
         return found
 
 
@@ -124,11 +125,11 @@ def survey(
     archives, fallbacks = {}, {}
     for archive in source.archives_for(year):
         archives[archive.name] = places.probe(archive)
-        if archive.fallback is not None and archives[archive.name].status == "found":
+        if archive.fallback is not None and archives[archive.name].status in ("found", "missing"):
             fallbacks[archive.name] = places.probe(archive, is_fallback=True)
-    missing = tuple(name for name in _required(source, year) if archives[name].status != "found")
-    is_empty = not any(probe.status == "found" for probe in archives.values())
-    lacks = f"no {', '.join(missing)}" if missing else "no archive" if is_empty else ""
+    there = {name for probes in (archives, fallbacks) for name, probe in probes.items() if probe.status == "found"}
+    missing = tuple(name for name in _required(source, year) if name not in there)
+    lacks = f"no {', '.join(missing)}" if missing else "" if there else "no archive"
     return YearOffer(year, archives, fallbacks, places.listed, lacks, missing)
 
 
@@ -192,6 +193,8 @@ class Places:
             DownloadRefused: likewise, of an archive that a release cannot do without.
         """
         url, listed = self.url(archive, is_fallback=is_fallback), self.listed.updated if self.listed else None
+        if why := self._source.left_out.get(archive.name):
+            return Probe(redact(self._source.url(archive, self._year, is_fallback=is_fallback)), "missing", listed=listed, reason=why)
         if url is None:
             expected = self._source.url(archive, self._year, is_fallback=is_fallback)
             return Probe(redact(expected), "missing", listed=listed, reason="the listing does not link to it")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pipeline.errors import ArchiveError, ArchiveTooLarge, ChecksumMismatch, Uns
 from pipeline.extract.archive import Kind, readable, reading
 from pipeline.extract.cut import LineCutter
 from pipeline.extract.folder import create_file, existing_manifest, working_folder, write_all, writing
+from pipeline.extract.layer import find_layer, layer_lines, require_gis
+from pipeline.extract.layer_files import LayerFiles
 from pipeline.extract.nested import entries_within
 from pipeline.extract.opening import open_archive
 from pipeline.extract.recheck import differences
@@ -27,6 +30,8 @@ from pipeline.extract.wanted import MANIFEST, Selection, WantedMember
 from pipeline.handoff import Manifest, Member, OnEvent, ignore, publish_folder, write_json
 
 PART_BYTES = 64 << 20
+#: Where the files of map layers lie in the working folder while lines are made of them.
+_LAYERS = ".layers"
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class ExtractManager:
         part_bytes: a part ends with the first line that makes it this long.
         limits: how many members, bytes a member and bytes out for bytes in an archive may have.
         on_event: is told ``extract.member`` (archive, member, bytes, lines, parts, seconds) and, as a warning,
-            ``extract.unneeded_member_damaged`` (archive, member, error).
+            ``extract.unneeded_member_damaged`` (archive, member, error); and ``extract.layer``, see :func:`.layer.layer_lines`.
     """
 
     def __init__(self, *, part_bytes: int = PART_BYTES, limits: Limits, on_event: OnEvent = ignore) -> None:
@@ -71,7 +76,7 @@ class ExtractManager:
             dest_dir: is made by one rename, with the members and ``manifest.json`` in it.
             validate: read the unneeded members too (damage there is a warning), and compare the archive with ``sha256``.
                 Wanted members are always checked in full.
-            members: what is wanted; None: every file, under its own path.
+            members: what is wanted; None: every file, under its own path. Members that are made of map layers are not mixed with others.
             sha256: the archive's, when it is known; else it is computed.
             archive_name: the archive's name in the manifest and in messages, when the file is called otherwise.
             nested: look for members in zip archives inside the archive too, one level deep.
@@ -87,7 +92,8 @@ class ExtractManager:
             MemberError: a required member is missing, or a wanted one is there twice.
             ChecksumMismatch: the archive is not the one of ``sha256``.
             DiskError: writing or reading failed.
-            ConfigurationError: the wanted names are no file names, or contradict each other.
+            LayerError: a map layer lacks a file, is in another coordinate system, or cannot be read.
+            ConfigurationError: the wanted names are no file names, or contradict each other; or what reads layers is not installed.
         """
         finished = existing_manifest(dest_dir)
         if finished is not None:
@@ -97,7 +103,11 @@ class ExtractManager:
         if sha256 is None or validate:
             sha256 = archive_sha256(archive_path, name, sha256)
         with working_folder(dest_dir) as part:
-            extracted = tuple(self._extract_into(part, archive_path, name, selection, validate, nested))
+            layers = [member for member in members or () if member.layer]
+            made = self._extract_layers(part, archive_path, name, layers, validate, nested) if layers else (
+                self._extract_into(part, archive_path, name, selection, validate, nested)
+            )
+            extracted = tuple(made)
             with writing(dest_dir):
                 write_json(part / MANIFEST, Manifest(name, sha256, extracted))
                 publish_folder(part, dest_dir)
@@ -204,20 +214,43 @@ class ExtractManager:
             else:
                 yield self._extract_member(folder, file, archive, chunks)
 
+    def _extract_layers(
+        self, folder: Path, path: Path, archive: str, members: Sequence[WantedMember], validate: bool, nested: bool
+    ) -> Iterator[Member]:
+        """Write the map layers' files into the working folder, make the wanted members of them, and yield what these are."""
+        require_gis()
+        files, wanted, scratch = LayerFiles(archive), dict[str, str | None](), folder / _LAYERS
+
+        def accepts(name: str) -> bool:
+            wanted[name] = files.file_for(name)
+            return validate or wanted[name] is not None
+
+        for name, chunks in self._stream(path, archive, accepts, files.check, nested, folder):
+            file = wanted[name]
+            if file is None:
+                self._read_unneeded(archive, name, chunks)
+            else:
+                self._write(folder, f"{_LAYERS}/{file}", chunks)
+        for member in members:
+            if member.layer and (layer := find_layer(files.datasets(scratch), member, member.layer, archive)):
+                lines = layer_lines(layer, member.layer, archive, self._on_event)
+                yield self._extract_member(folder, member.name, archive, lines)
+        if scratch.exists():
+            with writing(scratch):
+                shutil.rmtree(scratch)
+
     def _extract_member(self, folder: Path, file: str, archive: str, chunks: Iterator[bytes]) -> Member:
         """The one pass over a member: written, hashed, measured and cut while it is inflated."""
         started = time.monotonic()
         cutter, digest = LineCutter(self._part_bytes), hashlib.sha256()
-        with writing(folder / file):
-            descriptor = create_file(folder, file)
-        try:
+
+        def passing() -> Iterator[bytes]:
             for chunk in chunks:
-                with writing(folder / file):
-                    write_all(descriptor, chunk)
                 digest.update(chunk)
                 cutter.feed(chunk)
-        finally:
-            os.close(descriptor)
+                yield chunk
+
+        self._write(folder, file, passing())
         measure = cutter.finish()
         self._on_event(
             "extract.member",
@@ -231,6 +264,16 @@ class ExtractManager:
             },
         )
         return Member(name=file, file=file, sha256=digest.hexdigest(), **vars(measure))
+
+    def _write(self, folder: Path, file: str, chunks: Iterator[bytes]) -> None:
+        with writing(folder / file):
+            descriptor = create_file(folder, file)
+        try:
+            for chunk in chunks:
+                with writing(folder / file):
+                    write_all(descriptor, chunk)
+        finally:
+            os.close(descriptor)
 
     def _read_unneeded(self, archive: str, name: str, chunks: Iterator[bytes]) -> None:
         try:

@@ -14,33 +14,56 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.catalog.model import Limits, Source
+from pipeline.catalog.model import Limits, Source, Table
 from pipeline.errors import ArchiveError, ConfigurationError, MemberError
 from pipeline.extract.safety import safe_name
 
 MANIFEST = "manifest.json"
 #: Goes up when the same archive would be cut or measured in another way.
 _CUT_REVISION = 1
+#: Goes up when other lines would be made of the same layer.
+_LAYER_REVISION = 1
+
+
+@dataclass(frozen=True)
+class WantedLayer:
+    """What lines are made of in a map layer.
+
+    Attributes:
+        fields: of a line, in order, each with its names: the first heads the lines, and any of them is the layer's, whatever its
+            case; those of :data:`pipeline.catalog.meta_schema.GEOMETRY` are taken of the polygon.
+        crs: the coordinate system that the layer must be in, such as ``EPSG:2278``.
+    """
+
+    fields: tuple[tuple[str, ...], ...]
+    crs: str
 
 
 @dataclass(frozen=True)
 class WantedMember:
-    """A member that a table is read from: its name, other names it has had, and whether the archive must hold it."""
+    """A member that a table is read from: its name, other names it has had, and whether the archive must hold it.
+
+    With a ``layer`` it is made of that; the names then decide only between several layers that have the fields.
+    """
 
     name: str
     aliases: tuple[str, ...] = ()
     required: bool = True
+    layer: WantedLayer | None = None
 
 
 def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: int, *, nested: bool = False) -> str:
     """Return 12 hexadecimal digits that identify what an extraction is asked for: members (in any order), limits, part size, nesting."""
-    document = {
+    document: dict[str, object] = {
         "revision": _CUT_REVISION,
         "members": None if members is None else sorted([m.name, sorted(m.aliases), m.required] for m in members),
         "limits": dataclasses.asdict(limits),
         "part_bytes": part_bytes,
         "nested": nested,
     }
+    layers = sorted([m.name, [list(names) for names in m.layer.fields], m.layer.crs] for m in members or () if m.layer)
+    # Only where there are any: other cuts stay what they were.
+    document |= {"layers": layers, "layer_revision": _LAYER_REVISION} if layers else {}
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
@@ -48,11 +71,26 @@ def cut_id(members: Sequence[WantedMember] | None, limits: Limits, part_bytes: i
 def wanted_members(source: Source, year: int, archive: str) -> tuple[WantedMember, ...]:
     """The members that the tables of a tax year, the version field and the expectations want from an archive; by name."""
     tables = [table for table in source.tables_for(year) if table.archive == archive]
-    members = {table.member.lower(): WantedMember(table.member, table.member_aliases, table.required) for table in tables}
+    members = {
+        table.member.lower(): WantedMember(table.member, table.member_aliases, table.required, _layer(table, year)) for table in tables
+    }
     for field in (source.version, *source.expects):
         if field and field.archive == archive:
             members.setdefault(field.member.lower(), WantedMember(field.member, (), True))
     return tuple(members[name] for name in sorted(members))
+
+
+def _layer(table: Table, year: int) -> WantedLayer | None:
+    """What a table wants of a layer; None: its member is a file."""
+    layouts = [layout for layout in table.layouts if layout.format == "gis"]
+    if not layouts:
+        return None
+    fits = [layout for layout in layouts if layout.years is None or layout.years[0] <= year <= layout.years[1]]
+    # Where none fits the tax year the lines are made all the same, and refused as a member of no declared layout.
+    layout = [*fits, *layouts][0]
+    wanted = [column for column in table.columns if column.is_read and column.name not in layout.absent]
+    fields = tuple((column.source, *column.aliases, *layout.aliases.get(column.name, ())) for column in wanted)
+    return WantedLayer(fields, layout.crs or "")
 
 
 def cuts_of(source: Source, year: int, part_bytes: int, archives: Collection[str] | None = None) -> dict[str, str]:

@@ -11,10 +11,10 @@ from pipeline.catalog.model import Archive
 from pipeline.configuration import progress_folder
 from pipeline.download.mirror import Known, KnownArchive
 from pipeline.download.offer import Places
-from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnArchive, ReleaseChanged
+from pipeline.errors import ArchiveError, ChecksumMismatch, MemberError, NotAnArchive, NotPublished, ReleaseChanged
 from pipeline.handoff import Receipt, read_json, receipt_path, write_json
 from pipeline.observe.events import log_event
-from pipeline.releases import ArchiveIdentity, Release, archive_file, next_edition, note_altered
+from pipeline.releases import ABSENT, ArchiveIdentity, Release, archive_file, next_edition, note_altered
 from pipeline.targets import ArchiveTarget, Refusal, read_receipt
 from pipeline.tasks.base import PipelineTask, settings
 from pipeline.tasks.progress import DownloadTold
@@ -28,7 +28,8 @@ class DownloadArchive(PipelineTask):
     """Fetch one archive as it was fingerprinted; bandwidth decides how long it takes.
 
     An archive for which something can stand in ends here too when it is bad: that is written down instead of a receipt. Where a good one is
-    here already, and was only to be fetched again, that one stays, and the error is the run's.
+    here already, and was only to be fetched again, that one stays, and the error is the run's. One that is not offered, where its fallback
+    is, is written down like a bad one.
     """
 
     archive = luigi.Parameter(description="an archive of source.toml")
@@ -59,6 +60,11 @@ class DownloadArchive(PipelineTask):
         """Download, verify, rename; then the receipt."""
         target = self.output()
         target.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.identity.fingerprint == ABSENT:
+            file = self.of_source().url(self.of_archive(), self.year).rpartition("/")[2]
+            write_json(target.bad, Refusal(NotPublished.code, f"{file} is not offered"))
+            target.distrusted.unlink(missing_ok=True)
+            return
         run_id = settings().run_id
         told = DownloadTold(self, target.path.name, progress_folder(settings().state, run_id) if run_id else None)
         try:
@@ -199,6 +205,8 @@ def known_of(release: Release) -> Known:
     """What is known of a release's archives and fallbacks, for holding a mirror's answer against it."""
     found = {}
     for download in downloads_of(release):
+        if download.identity.fingerprint == ABSENT:
+            continue
         own = read_receipt(download.output().receipt)
         good = own or download.last_good()
         found[download.archive, download.is_fallback] = KnownArchive(

@@ -54,6 +54,8 @@ class ProbeRelease(PipelineTask):
     def run(self) -> None:
         """Probe every archive and write what was seen."""
         source = self.of_source()
+        for archive, why in source.left_out.items():
+            log_event("probe.left_out", {"source": source.name, "archive": archive, "why": why})
         choice = choose(self.downloads(), source, self.year, known=self.known, on_event=log_event)
         shown = choice.taken or choice.considered[0]
         log_event(

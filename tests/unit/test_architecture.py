@@ -13,7 +13,7 @@ MAX_LINES = 450
 STAGES = ("download", "extract", "transform", "load")
 #: A unit (a file or folder of pipeline/) imports units of a lower level, and itself: so no two stages know each other.
 LEVELS = {
-    "__init__": 0, "errors": 0, "configuration": 0, "processes": 0,
+    "__init__": 0, "errors": 0, "configuration": 0, "extras": 0, "processes": 0,
     "disclosure": 1, "text_table": 1, "handoff": 1, "bandwidth": 1, "inflate": 1,
     "catalog": 2, "database": 2, "releases": 2, "scheduler": 2, "services": 2,
     **dict.fromkeys(STAGES, 3), "settings": 3, "status": 3, "housekeeping": 3,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from pipeline.catalog import ColumnType, load_catalog, load_source, shipped_schemas
+from pipeline.catalog import ColumnType, load_catalog, load_source, release_recipe, shipped_schemas, table_recipe
+from pipeline.catalog.layers import without_layers
 from pipeline.errors import CatalogError
 
 ENVIRON = {"TINY_URL": "http://127.0.0.1:8000"}
@@ -124,3 +126,34 @@ def test_absent_column_needs_no_position(write):
         )
     )
     assert load_source(folder, environ={}).table("parcel").layouts[1].absent == ("use",)
+
+
+ELSEWHERE = ('path = "{year}/roll.zip"', 'path = "{year}/roll.zip"\nbase_url = "https://maps.example/GIS/"\nfallback = "old_{year}.zip"')
+
+
+def test_archive_with_a_base_url_of_its_own_is_fetched_from_there_and_in_a_profile_with_one_from_that(write):
+    folder = write(source=ELSEWHERE)
+    source = load_source(folder, environ={})
+    archive = source.archive("roll")
+    assert source.url(archive, 2025) == "https://maps.example/GIS/2025/roll.zip"
+    assert source.url(archive, 2025, is_fallback=True) == "https://maps.example/GIS/old_2025.zip"
+    assert source.url(archive, 2025, mirror="https://mirror.example/m") == "https://mirror.example/m/2025/roll.zip"
+    sample = load_source(folder, profile="sample", environ={"TINY_URL": "http://127.0.0.1:1"})
+    assert sample.url(sample.archive("roll"), 2025) == "http://127.0.0.1:1/tiny/2025/roll.zip"
+
+
+def test_where_layers_cannot_be_read_their_archives_are_left_out():
+    source = load_catalog(environ={})["hcad"]
+    left = without_layers(source, ["pyogrio", "shapely"])
+    assert left.left_out == {"Parcels": "parcel_centroid needs pyogrio, shapely, not installed here: pip install 'hcad-pipeline[gis]'"}
+    assert release_recipe(left, 2026) == release_recipe(source, 2026)
+    assert without_layers(source, []) is source
+    sample = load_catalog(profile="sample", environ={"SAMPLE_SERVER_URL": "http://127.0.0.1:1"})["hcad"]
+    assert without_layers(sample, ["pyogrio"]).left_out == {}, "no tax year of it wants the map"
+
+
+def test_coordinate_system_of_a_layer_is_a_part_of_the_recipe():
+    source = load_catalog(environ={})["hcad"]
+    table = source.table("parcel_centroid")
+    moved = replace(table, layouts=(replace(table.layouts[0], crs="EPSG:2277"),))
+    assert table_recipe(moved) != table_recipe(table)

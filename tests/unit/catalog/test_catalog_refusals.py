@@ -18,6 +18,23 @@ def refusal(folder: Path, profile: str = "production", environ: dict[str, str] |
     return str(caught.value)
 
 
+def _layer(source: str) -> tuple[str, str]:
+    """A layer in place of text, with this source of its second column."""
+    return (
+        '''format = "delimited"
+
+[columns]
+acct  = { type = "text", required = true, regex = '^[0-9]{6}$', doc = "Account" }
+name  = { type = "text",''',
+        f'''format = "gis"
+crs = "EPSG:2278"
+
+[columns]
+acct  = {{ type = "text", required = true }}
+name  = {{ type = "text", source = {source},''',
+    )
+
+
 #: file, what is replaced, by what, and what the error must tell.
 BROKEN = [
     pytest.param(
@@ -41,7 +58,7 @@ BROKEN = [
         "owner",
         'format = "delimited"',
         'format = "delimted"',
-        ["owner.toml:11: layout[1].format", "'delimted'", "delimited, fixed_width", "did you mean 'delimited'"],
+        ["owner.toml:11: layout[1].format", "'delimted'", "delimited, fixed_width, gis", "did you mean 'delimited'"],
         id="value not allowed",
     ),
     pytest.param(
@@ -147,6 +164,20 @@ BROKEN = [
     pytest.param(
         "parcel", "record_width = 10", 'record_width = 10\nencoding = "utf-8"', ["positions are bytes"], id="utf-8 of fixed width"
     ),
+    pytest.param("owner", 'format = "delimited"', 'format = "gis"', ["layout[1]", "a gis layout without crs"], id="layer without crs"),
+    pytest.param("owner", 'format = "delimited"', 'format = "gis"\ncrs = "2278"', ["layout[1].crs", "'2278' stands there"], id="crs of no authority"),
+    pytest.param("owner", 'format = "delimited"', 'format = "delimited"\ncrs = "EPSG:2278"', ["layout[1].crs", "nothing reads it"], id="crs of text"),
+    pytest.param(
+        "owner", 'format = "delimited"', 'format = "gis"\ncrs = "EPSG:2278"\nheader = "first"', ["layout[1].header", "nothing reads it"], id="header of a layer"
+    ),
+    pytest.param("owner", 'format = "delimited"', 'format = "gis"\ncrs = "EPSG:2278"', ["text is read from 'roll', too"], id="layer beside text"),
+    pytest.param(
+        "owner", 'format = "delimited"\n', 'format = "gis"\ncrs = "EPSG:2278"\n[[layout]]\nformat = "delimited"\n', ["layout[2].format", "beside a layer"],
+        id="layer and text in one table",
+    ),
+    pytest.param("owner", *_layer('"geometry.x"'), ["columns.name.type", "geometry.x as text", "a numeric"], id="position as text"),
+    pytest.param("owner", *_layer('"geometry.z"'), ["columns.name.source", "'geometry.z'", "geometry.latitude"], id="unknown measure"),
+    pytest.param("source", 'path = "{year}/roll.zip"', 'path = "{year}/roll.zip"\nbase_url = "ftp://x"', ["archives.roll.base_url"], id="base URL of no kind"),
     pytest.param("parcel", '"parcel.txt"', '"OWNER.TXT"', ["'owner.txt' is the member of 'owner' too"], id="member twice"),
     pytest.param("parcel", '"parcel.txt"', '"../parcel.txt"', ["table.member"], id="member leaves its folder"),
     pytest.param("source", 'name = "tiny"', 'name = "Tiny"', ["source.toml:2: source.name"], id="source in capitals"),

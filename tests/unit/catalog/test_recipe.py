@@ -172,7 +172,7 @@ ANOTHER = {
     "archive": "x", "member": "x", "member_aliases": ("x",), "indexes": (), "examples": (),
     "year_column": "acct", "checks": (Check("rows", "rows", minimum=1),), "nullable": False, "controls": "blank",
     "compute": Computed("join", ("acct", "name")), "quote": '"', "includes_line_end": True, "order": ("acct",),
-    "fingerprint": {"acct": "x"},
+    "fingerprint": {"acct": "x"}, "crs": "EPSG:2278",
 }  # fmt: skip
 
 

@@ -141,6 +141,22 @@ def test_identity_of_an_archive_with_a_fallback_is_of_both_files(make: Make, pub
     assert survey(manager, source, 2026).fingerprints["roll"] != both
 
 
+def test_archive_that_is_there_as_its_fallback_only_is_there(make: Make, publish: Any, manager: DownloadManager) -> None:
+    source = make(roll='fallback = "{year}/Roll_Oct.zip"')
+    offer = survey(manager, source, 2026)
+    assert (offer.missing, offer.fingerprints) == (("roll",), {})
+    publish("/roll/2026/Roll_Oct.zip", b"PK october")
+    offer = survey(manager, source, 2026)
+    october = fingerprint(None, DAY, 10)
+    assert (offer.is_complete, offer.fingerprints) == (True, {"roll": f"absent+{october}"})
+    assert ArchiveIdentity.parse(offer.fingerprints["roll"]) == ArchiveIdentity("absent", None, october)
+    publish("/roll/2026/Roll.zip", b"PK new")
+    assert survey(manager, source, 2026).fingerprints == {"roll": f"{fingerprint(None, DAY, 6)}+{october}"}
+    publish("/roll/2026/Roll.zip", status="401 Unauthorized")
+    with pytest.raises(DownloadRefused, match="401"):
+        survey(manager, source, 2026)
+
+
 def test_declared_fingerprint_rule_is_used(make: Make, publish: Any, manager: DownloadManager) -> None:
     source = make('fingerprint = ["bytes"]')
     publish("/roll/2026/Roll.zip", ETag='"one"')
