@@ -85,6 +85,11 @@ ROWS = {
         {"acct": FLAT, "stated_tax_year": YEAR, "initial_appraised_value": 90000, "final_appraised_value": 0, "scheduled_for_date": DAY},
         {"acct": SHOP, "stated_tax_year": YEAR - 1, "final_appraised_value": 1, "release_date": DAY},
     ],
+    "parcel_centroid": [
+        {"acct": acct, "x": Decimal(1), "y": Decimal(y), "latitude": Decimal(latitude), "longitude": Decimal("-95.37"), "area": Decimal(area)}
+        for acct, y, latitude, area in ((HOME, 1, "29.71", 50), (HOME, 2, "29.72", 500), (HOME, 1, "29.73", 500), (SHOP, 1, "29.73", 500),
+                                        ("9999999999999", 1, "29.75", 5))
+    ],
     "jur_value": [
         {"acct": HOME, "tax_district": "040", "tp_cd": "C", "pct_district": Decimal(1), "appraised_val": 250000, "taxable_val": 150000},
         {"acct": HOME, "tax_district": "061", "appraised_val": 250000},
@@ -150,12 +155,12 @@ def test_property_has_owner_address_place_class_and_values(published):
         "city": "HOUSTON", "zipcode": "77002", "value": 250000, "appraised_value": 250000, "market_value": 275000, "assessed_value": 275000,
         "land_value": 75000, "improvement_value": 200000, "building_area": 2328, "land_area": 5000, "acreage": Decimal("0.1148"),
         "state_class": "A1", "neighborhood_code": "8400.10", "buildings": 2, "is_residential": True, "has_rooms": True,
-        "has_location": False, "is_data_ready": False,
+        "latitude": Decimal("29.73"), "longitude": Decimal("-95.37"), "has_location": True, "is_data_ready": True,
     }  # fmt: skip
     # No line of its own: made of its parts, without the number 0. No appraised value: the market value.
     assert (flat["address"], flat["street_number"], flat["value"], flat["is_residential"]) == ("E BAY RD", None, 90000, True)
     # Bathrooms without a number are none.
-    assert flat["has_rooms"] is False
+    assert (flat["has_rooms"], flat["has_location"], flat["is_data_ready"]) == (False, False, False)
     # A number without a street is no address; 0 is a value; every account is there, homes or not.
     assert (shop["address"], shop["street_number"], shop["value"], shop["is_residential"]) == (None, "7", 0, False)
     assert filled(bare) == {"acct": BARE, "buildings": 0, **dict.fromkeys(("is_residential", "has_rooms", "has_location", "is_data_ready"), False)}
@@ -211,6 +216,13 @@ def test_assessment_history_takes_the_value_after_a_released_hearing(published):
     assert filled(bare) == {"acct": BARE, "hearings": 0}
 
 
+def test_coordinate_is_that_of_the_largest_polygon(published):
+    """Of two equally large ones the lower; an account may share its place with another, and one that the roll does not have has none."""
+    assert [tuple(row.values()) for row in as_dicts(published, "coordinate")] == [
+        (HOME, Decimal("29.73"), Decimal("-95.37"), 3), (SHOP, Decimal("29.73"), Decimal("-95.37"), 1),
+    ]  # fmt: skip
+
+
 def test_tax_unit_values_have_exemptions_beside_them(published):
     assert [filled(row) for row in as_dicts(published, "tax_unit_value", order="acct, tax_unit")] == [
         {"acct": HOME, "tax_unit": "040", "tax_unit_type": "C", "share": 1, "appraised_value": 250000, "taxable_value": 150000,
@@ -233,7 +245,7 @@ def test_change_in_any_input_reaches_the_rows_of_its_accounts_alone(world):
     written = {name: (one.inserted, one.updated, one.deleted) for name, one in changes.items() if name.startswith("roll_")}
     assert written == {
         "roll_property": (0, 0, 0), "roll_building": (0, 1, 0), "roll_extra_feature": (0, 0, 1), "roll_assessment_history": (0, 1, 0),
-        "roll_tax_unit_value": (0, 1, 0),
+        "roll_tax_unit_value": (0, 1, 0), "roll_coordinate": (0, 0, 0),
     }  # fmt: skip
     assert as_dicts(hcad, "building", order="acct, bld_num")[0]["bathrooms"] == 2
     assert as_dicts(hcad, "assessment_history")[0]["appraised_value"] == 250000

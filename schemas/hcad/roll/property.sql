@@ -1,5 +1,5 @@
 -- All accounts of real property, homes or not. The address is HCAD's own line where it has one, else made of its parts. A building has
--- rooms when bedrooms (RMB) and bathrooms (RMF or RMH) are stated, as 0 too.
+-- rooms when bedrooms (RMB) and bathrooms (RMF or RMH) are stated, as 0 too. Of several polygons the largest is the account's place.
 with furnished as (
     select f.acct, f.bld_num
       from {fixtures} f
@@ -11,7 +11,10 @@ with furnished as (
       from {building_res} b left join furnished f on f.acct = b.acct and f.bld_num = b.bld_num
      group by b.acct
 ), place as (
-    select null::text as acct, null::numeric as latitude, null::numeric as longitude where false
+    select distinct on (c.acct) c.acct, c.latitude, c.longitude
+      from {parcel_centroid} c
+     where c.latitude is not null and c.longitude is not null
+     order by c.acct, c.area desc nulls last, c.y, c.x
 ), account as (
     select r.*, coalesce(r.state_class in ('A1', 'A2', 'A4', 'E1'), false) as is_residential,
            coalesce(b.buildings, 0) as buildings, coalesce(b.has_rooms, false) as has_rooms,
