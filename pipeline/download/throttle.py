@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pipeline.bandwidth import BandwidthPlan
 from pipeline.errors import DiskError, DownloadError
+from pipeline.handoff import OnEvent, ignore
 
 #: A wait is cut into pieces of this length, after each of which the hour's rate is looked up again.
 _PIECE_S = 0.25
@@ -30,6 +31,8 @@ _CATCH_UP_S = 0.5
 #: A line that is booked further ahead than this was written by a clock that is no longer ours (the machine was started anew).
 _MAX_AHEAD_S = 120.0
 _POLL_S = (0.05, 0.25)
+#: Who has waited for a place for so long says so: the others may be hung, or frozen on this machine.
+_WAITS_LONG_S = 15.0
 _FREE_FROM = struct.Struct("<d")
 
 
@@ -94,10 +97,11 @@ class SharedSlots:
         folder: where the lock files lie; it is made.
         per_host: downloads at once from one host, at least 1.
         wait_s: how long to wait for a slot.
+        on_event: is told ``download.waiting`` (host, places, at_most_s), once, by whoever has waited for a quarter of a minute.
     """
 
-    def __init__(self, folder: Path, per_host: int, wait_s: float) -> None:
-        self._folder, self._per_host, self._wait_s = folder, per_host, wait_s
+    def __init__(self, folder: Path, per_host: int, wait_s: float, on_event: OnEvent = ignore) -> None:
+        self._folder, self._per_host, self._wait_s, self._on_event = folder, per_host, wait_s, on_event
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -121,7 +125,8 @@ class SharedSlots:
 
     def _acquire(self, host: str, wait_s: float) -> int:
         name = hashlib.sha256(host.lower().encode("utf-8")).hexdigest()[:16]
-        deadline = time.monotonic() + wait_s
+        began, is_told = time.monotonic(), False
+        deadline = began + wait_s
         while True:
             for number in range(self._per_host):
                 descriptor = self._try(self._folder / f"{name}-{number}.lock")
@@ -134,6 +139,9 @@ class SharedSlots:
                     "one of them to end",
                     "nothing: the next run tries again; [download] per_host allows more of them",
                 )
+            if not is_told and time.monotonic() - began >= _WAITS_LONG_S:
+                is_told = True
+                self._on_event("download.waiting", {"host": host, "places": self._per_host, "at_most_s": round(left_s)})
             time.sleep(min(left_s, random.uniform(*_POLL_S)))  # noqa: S311  # no secret: keeps waiting processes out of step
 
     def _try(self, path: Path) -> int | None:

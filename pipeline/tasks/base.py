@@ -61,7 +61,7 @@ class PipelineTask(luigi.Task):
             allow_addresses=source.allow_addresses,
             allow_http=source.allow_http,
             bandwidth=SharedBandwidth(shared / "bandwidth", ours.bandwidth) if ours.bandwidth.is_limited else None,
-            slots=SharedSlots(shared / "slots", ours.per_host, ours.slot_wait_s),
+            slots=SharedSlots(shared / "slots", ours.per_host, ours.slot_wait_s, on_event),
             on_event=on_event,
             **asdict(ours.patience),
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -98,12 +99,14 @@ def test_the_addresses_that_quickstart_prints_are_alive(quickstarted, environmen
 
 
 def test_a_second_quickstart_takes_seconds_and_writes_nothing(quickstarted, environment):
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = call([SCRIPTS / "quickstart.sh"], environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing new" in done.stdout
     assert "Setting up" not in done.stdout
-    assert time.monotonic() - began < 120
+    # Processor time: what others take of a busy machine does not count.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
 
 
 def test_quickstart_works_through_a_link(quickstarted, environment, tmp_path):

@@ -224,6 +224,17 @@ def test_another_host_has_slots_of_its_own_and_case_makes_no_other_host(tmp_path
         pass
 
 
+def test_long_wait_for_a_slot_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "_WAITS_LONG_S", 0.2)
+    told: list[object] = []
+    slots = SharedSlots(tmp_path / "slots", 1, 1, lambda name, figures: told.append((name, dict(figures)["host"])))
+    with slots.slot("one.example"):
+        assert told == []
+        with pytest.raises(DownloadError), slots.slot("one.example"):
+            pass
+    assert told == [("download.waiting", "one.example")]
+
+
 def test_slot_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     holder = child(HOLDER, tmp_path / "slots", 1, "one.example")
     assert line_of(holder)
