@@ -1,4 +1,4 @@
-"""hcad-pipeline: run, check, status, report, query, diff, quarantine, rollback, accept, verify, up and down.
+"""hcad-pipeline: run, plan, check, status, report, query, diff, quarantine, rollback, accept, verify, up and down.
 
 Every command ends with the exit code that ``pipeline.errors`` gives to what went wrong, and says it in one sentence on standard
 error. ``run`` is what nightly.sh calls.
@@ -22,6 +22,7 @@ import click
 from pipeline import __version__, configuration
 from pipeline.cli_gate import report
 from pipeline.cli_history import diff, query
+from pipeline.cli_plan import plan
 from pipeline.cli_quarantine import quarantine
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.text_table import aligned
@@ -139,6 +140,7 @@ cli.add_command(quarantine)
 cli.add_command(report)
 cli.add_command(query)
 cli.add_command(diff)
+cli.add_command(plan)
 
 
 @cli.command()

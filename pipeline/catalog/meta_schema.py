@@ -157,6 +157,7 @@ SOURCE_FILE: dict[str, Any] = {
                 "years": _YEARS,
                 "nested": _FLAG,
                 "fallback": _TEXT,
+                "aliases": _names(_TEXT, least=1),
                 "sha256": {"type": "dict", "keysrules": _YEAR_KEY, "valuesrules": {"type": "string", "regex": "^[0-9a-f]{64}$"}},
             },
         },

@@ -277,6 +277,7 @@ class Archive:
 
     ``nested`` says that members may lie in zip archives inside the archive, one level deep.
     ``fallback`` is the path of another file that stands in when the first one is bad. ``sha256`` pins the bytes of a tax year.
+    ``aliases`` are other paths under which the same file may lie.
     """
 
     name: str
@@ -286,6 +287,7 @@ class Archive:
     nested: bool = False
     fallback: str | None = None
     sha256: Mapping[int, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     @property
     def has_stand_in(self) -> bool:
@@ -415,3 +417,7 @@ class Source:
         """Where an archive of a tax year, or the file that stands in for it, lies; below ``mirror`` instead of the base URL."""
         path = archive.fallback if is_fallback and archive.fallback is not None else archive.path
         return f"{(mirror or self.base_url).rstrip('/')}/{path.format(year=year)}"
+
+    def other_urls(self, archive: Archive, year: int) -> tuple[str, ...]:
+        """Where else an archive of a tax year may lie: under its other names."""
+        return tuple(f"{self.base_url.rstrip('/')}/{path.format(year=year)}" for path in archive.aliases)

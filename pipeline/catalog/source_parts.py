@@ -32,12 +32,17 @@ def archives(file: TomlFile) -> tuple[Archive, ...]:
         for key in ("path", "fallback"):
             if key in keys:
                 _check_path(file, (*where, key), keys[key])
+        aliases = tuple(keys.get("aliases", ()))
+        for number, alias in enumerate(aliases):
+            _check_path(file, (*where, "aliases", number), alias)
+            if alias in (keys["path"], keys.get("fallback"), *aliases[:number]):
+                raise file.error((*where, "aliases", number), f"{alias!r} twice", "other paths than path and fallback, each once")
         if keys.get("fallback") == keys["path"]:
             raise file.error((*where, "fallback"), "the same path", "the path of another file")
         pins = {int(year): sha256 for year, sha256 in keys.get("sha256", {}).items()}
         years = checks.years(file, where, keys)
         is_required, is_nested = keys.get("required", True), keys.get("nested", False)
-        archives.append(Archive(name, keys["path"], is_required, years, is_nested, keys.get("fallback"), pins))
+        archives.append(Archive(name, keys["path"], is_required, years, is_nested, keys.get("fallback"), pins, aliases))
     return tuple(archives)
 
 

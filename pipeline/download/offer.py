@@ -166,7 +166,15 @@ class Places:
     def url(self, archive: Archive, *, is_fallback: bool = False) -> str | None:
         """An archive's address; None: the listing does not link to it."""
         url = self._source.url(archive, self._year, is_fallback=is_fallback)
-        return url if self.listed is None else self._links.get(url.rpartition("/")[2].lower())
+        if self.listed is None:
+            return url
+        others = () if is_fallback else self._source.other_urls(archive, self._year)
+        linked = (self._links.get(name.rpartition("/")[2].lower()) for name in (url, *others))
+        return next((link for link in linked if link is not None), None)
+
+    def other_urls(self, archive: Archive, *, is_fallback: bool = False) -> tuple[str, ...]:
+        """Where an archive may lie besides, on the publisher's server; a listing knows where it does."""
+        return () if is_fallback or self.listed is not None else self._source.other_urls(archive, self._year)
 
     def require_url(self, archive: Archive, *, is_fallback: bool = False) -> str:
         """An archive's address.
@@ -196,7 +204,12 @@ class Places:
             expected = self._source.url(archive, self._year, is_fallback=is_fallback)
             return Probe(redact(expected), "missing", listed=listed, reason="the listing does not link to it")
         try:
-            return self._downloads.probe(url, rule=self._source.probe.fingerprint, listed=listed)
+            seen = self._downloads.probe(url, rule=self._source.probe.fingerprint, listed=listed)
+            for other in self.other_urls(archive, is_fallback=is_fallback) if seen.status == "missing" else ():
+                found = self._downloads.probe(other, rule=self._source.probe.fingerprint, listed=listed)
+                if found.status == "found":
+                    return found
+            return seen
         except DownloadRefused as error:
             if archive.required and not is_fallback:
                 raise

@@ -88,7 +88,7 @@ class DownloadArchive(PipelineTask):
             None if self.is_fallback else archive.sha256.get(self.year),
             settings().max_retries,
             fingerprint=self.identity.fingerprint,
-            mirrors=places.mirrors(archive, is_fallback=self.is_fallback),
+            mirrors=(*places.other_urls(archive, is_fallback=self.is_fallback), *places.mirrors(archive, is_fallback=self.is_fallback)),
             # What is here without a receipt that counts is fetched whole; other bytes than before are this task's own question.
             force=target.distrusted.is_file() or self.identity.edition is not None,
             last_good=self.good_before(target) or self.last_good(),

@@ -7,8 +7,9 @@ other columns; the second line of a member that says the same goes with the seco
 lines that are no record, are there, too. No line is lost and no number of one: behind the header each line of each member, in order, has
 as many lines as there are categories, the ones without a row blank. Cells and headers are read as those of every member are.
 
-The long member is made before it is read, and not rows out of wide ones while they are read: so a line is one record from here to the ledger,
-as everywhere, and parts, quarantine, accounts and settling know nothing of it. Two tables of wide rows would have left the join to every reader.
+The long member is made before it is read, and not rows out of wide ones while they are read: so a line is one record from here to the
+ledger, as everywhere, and parts, quarantine, accounts and settling know nothing of it. Two tables of wide rows would have left the
+join to every reader.
 """
 
 from __future__ import annotations

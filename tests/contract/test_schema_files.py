@@ -137,7 +137,7 @@ def test_a_back_year_needs_nothing_that_exists_for_the_current_one_only():
     for name in ("extra_features_detail1", "extra_features_detail2", "ownership_history"):
         assert not source.table(name).required
     required = [archive.name for archive in source.archives_for(2022) if archive.required]
-    assert required == ["Real_acct_owner", "Real_building_land", "Real_jur_exempt", "Code_description_real"]
+    assert required == ["Real_acct_owner", "Real_building_land", "Real_jur_exempt"]
     named = {year: {table.name for table in source.tables_for(year)} for year in (2023, 2024)}
     assert (named[2023] - named[2024], named[2024] - named[2023]) == ({"t_pp_e"}, {"real_mnrl"})
 

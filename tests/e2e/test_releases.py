@@ -1,6 +1,7 @@
 """Releases and recipes that change, change back, are taken back and let through; and what a run then does, and does not."""
 
 import csv
+import json
 import random
 from collections import Counter
 from decimal import Decimal
@@ -332,3 +333,38 @@ def test_query_reads_tables_as_they_were_after_an_import(refreshed):
     asked = ["query", "select dor_cd, count(*) from real_mnrl where dor_cd = 'G2' group by 1", "--csv"]
     assert refreshed.do(*refreshed.pipeline(*asked, "--as-of", str(current(refreshed)))).out.split() == ["dor_cd,count", "G2,10"]
     assert refreshed.do(*refreshed.pipeline(*asked, "--as-of", str(first))).out.split() == ["dor_cd,count"]
+
+
+def plan(world, *arguments):
+    done = world.do(*world.pipeline("plan", "--source", "hcad", *arguments, "--json"))
+    assert done.code == 0, done.text
+    (one,) = json.loads(done.out)
+    return one, {archive["name"]: archive["does"] for archive in one["archives"]}, {table["name"]: table["does"] for table in one["tables"]}
+
+
+def test_plan_says_what_a_run_would_do_and_does_nothing(world):
+    imports, place = world.one("select count(*) from etl.import"), world.mark()
+    one, archives, tables = plan(world, "--year", "2025", "--offline")
+    assert world.asked(place) == []
+    assert (one["tax_year"], archives) == (2025, {"Real_acct_owner": "use it: it is here"})
+    assert (set(tables.values()), one["conclusion"]) == ({"keep"}, f"the release is current (import {current(world)}): a run would do nothing (exit code 0)")
+
+    next_release(world)
+    world.edit_schema("hcad/real_acct.toml", 'min = 0, nulls = ["Pending"], on_error = "null", doc = "Total building area', 'doc = "Total building area')
+    one, archives, tables = plan(world, "--year", "2025")
+    assert world.asked(place) == [f"HEAD {REAL}"]
+    assert archives == {"Real_acct_owner": "fetch it"}
+    assert tables == {"real_acct": "compare", "real_mnrl": "compare", "real_neighborhood_code": "compare"}
+    assert [table["why"] for table in one["tables"]] == ["its schema file has changed, too", "", ""]
+    size = one["archives"][0]["bytes"]
+    told = f"a run would fetch 1 archive of {size:,} bytes; tables: compare 3; then the gate, and one publish of tax year 2025"
+    assert (one["conclusion"], size) == (told, (world.bundle / REAL).stat().st_size)
+    assert world.one("select count(*) from etl.import") == imports
+
+    # The other year's archive is as it was, and so is its schema file: of what is here nothing is fetched.
+    world.edit_schema("hcad/arb_protest_real.toml", 'protested_by = { type = "text"', 'protested_by = { type = "text", maxlength = 9')
+    one, archives, tables = plan(world, "--year", "2019", "--offline")
+    assert (archives, tables) == ({"Hearing_files": "use it: it is here"}, {"arb_protest_real": "read again"})
+    assert one["conclusion"] == "a run would fetch nothing; tables: read again 1; then the gate, and one publish of tax year 2019"
+    missing = world.do(*world.pipeline("plan", "--source", "hcad", "--year", "2026"))
+    assert "hcad has not published 2026 yet: a run would do nothing (exit code 20)" in missing.out

@@ -17,9 +17,9 @@ LEVELS = {
     "disclosure": 1, "text_table": 1, "handoff": 1, "bandwidth": 1, "inflate": 1,
     "catalog": 2, "database": 2, "releases": 2, "scheduler": 2, "services": 2,
     **dict.fromkeys(STAGES, 3), "settings": 3, "status": 3, "housekeeping": 3,
-    "diff": 4, "examples": 4, "gate_report": 4, "observe": 4, "targets": 4, "outcome": 4, "quarantine": 4, "terminal": 4, "verify": 4,
+    "diff": 4, "examples": 4, "gate_report": 4, "observe": 4, "targets": 4, "outcome": 4, "plan": 4, "quarantine": 4, "terminal": 4, "verify": 4,
     "tasks": 5, "runner": 5,
-    "cli_gate": 6, "cli_history": 6, "cli_quarantine": 6, "orchestrator": 6,
+    "cli_gate": 6, "cli_history": 6, "cli_plan": 6, "cli_quarantine": 6, "orchestrator": 6,
     "cli": 7,
     "__main__": 8,
 }  # fmt: skip

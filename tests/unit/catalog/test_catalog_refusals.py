@@ -20,6 +20,8 @@ def refusal(folder: Path, profile: str = "production", environ: dict[str, str] |
 
 #: file, what is replaced, by what, and what the error must tell.
 BROKEN = [
+    pytest.param("source", 'path = "{year}/roll.zip"', 'path = "{year}/roll.zip"\naliases = ["../roll.zip"]', ["archives.roll.aliases[1]", "below base_url"], id="alias elsewhere"),
+    pytest.param("source", 'path = "{year}/roll.zip"', 'path = "{year}/roll.zip"\naliases = ["{year}/roll.zip"]', ["archives.roll.aliases[1]", "twice"], id="alias that is the path"),
     pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "wide.txt" }\ncategory = "nam"\ncategories = ["A", "B"]\n[columns]', ["unpivot.category", "did you mean"], id="category that is no column"),
     pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { share = "wide.txt" }\ncategory = "alive"\ncategories = ["A", "B"]\n[columns]', ["unpivot.category", "no text"], id="category that is no text"),
     pytest.param("owner", "[columns]", '[unpivot]\nyears = [2020, 2024]\nmembers = { name = "wide.txt" }\ncategory = "name"\ncategories = ["A", "B"]\n[columns]', ["unpivot.members"], id="category among the values"),

@@ -141,6 +141,21 @@ def test_identity_of_an_archive_with_a_fallback_is_of_both_files(make: Make, pub
     assert survey(manager, source, 2026).fingerprints["roll"] != both
 
 
+def test_archive_under_another_of_its_names_is_found_and_fetched(
+    server: Any, make: Make, publish: Any, manager: DownloadManager, tmp_path: Path
+) -> None:
+    source = make(roll='aliases = ["{year}/Rolls.zip", "{year}/The_roll.zip"]')
+    publish("/roll/2026/The_roll.zip", b"PK roll")
+    offer = survey(manager, source, 2026)
+    assert (offer.is_complete, offer.archives["roll"].url) == (True, server.url("/roll/2026/The_roll.zip"))
+    assert asked(server)[:3] == ["HEAD /roll/2026/Roll.zip", "HEAD /roll/2026/Rolls.zip", "HEAD /roll/2026/The_roll.zip"]
+    places, archive = Places(manager, source, 2026), source.archive("roll")
+    assert places.require_url(archive) == server.url("/roll/2026/Roll.zip")
+    assert places.other_urls(archive) == (server.url("/roll/2026/Rolls.zip"), server.url("/roll/2026/The_roll.zip"))
+    publish("/roll/2026/Roll.zip", b"PK first")
+    assert survey(manager, source, 2026).archives["roll"].url == server.url("/roll/2026/Roll.zip")
+
+
 def test_declared_fingerprint_rule_is_used(make: Make, publish: Any, manager: DownloadManager) -> None:
     source = make('fingerprint = ["bytes"]')
     publish("/roll/2026/Roll.zip", ETag='"one"')
@@ -185,6 +200,18 @@ def test_listing_says_where_the_archives_are_and_when_they_were_updated(
     assert all(probe.listed == UPDATED for probe in offer.archives.values())
     assert not [line for line in asked(server) if "/roll/" in line]
     assert Places(manager, source, 2026).require_url(source.archive("roll")) == server.url("/files/2026/Roll.zip")
+
+
+def test_listing_may_link_to_another_name_of_an_archive(server: Any, make: Make, listing: str, publish: Any, manager: DownloadManager) -> None:
+    source = make(listing, roll='aliases = ["{year}/The_roll.zip"]')
+    path = "/list/get-property-downloads?t=2026&c=CAMA&s=Real+Property"
+    publish(path, json.dumps([{"taxYear": "2026", "category": "CAMA", "subCategory": "Real Property", "downloadLinkText": "",
+            "description": "", "downloadLink": "/files/2026/The_roll.zip", "filename": "The_roll.zip"}]))  # fmt: skip
+    publish("/files/2026/The_roll.zip")
+    assert survey(manager, source, 2026).archives["roll"].url == server.url("/files/2026/The_roll.zip")
+    places = Places(manager, source, 2026)
+    assert places.require_url(source.archive("roll")) == server.url("/files/2026/The_roll.zip")
+    assert places.other_urls(source.archive("roll")) == ()
 
 
 @pytest.mark.parametrize(("complete", "year"), [("listed", 2026), ("dated", 2026), ("certified", 2025)])
