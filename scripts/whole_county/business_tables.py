@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from whole_county import codes
-from whole_county.accounts import slots
 from whole_county.cells import day, decimals, digits, either, joined
 from whole_county.codebook import Member
 from whole_county.county import County
 from whole_county.draws import Draw, Mask, Numbers, Taken, words_pool
-from whole_county.owner_tables import CITIES, LAST_NAMES, STREETS, SUFFIXES, dates, person, spoilt, zip_codes
 from whole_county.population import Population
+from whole_county.property_parts import slots
 from whole_county.rows import Rows
 from whole_county.tax_tables import NONE, Pairs, business_exemption, pairs, put_pair
+from whole_county.words import CITIES, LAST_NAMES, STREETS, SUFFIXES, dates, person, spoilt, zip_codes
 
 TRADES = words_pool(
     "CAFE|NAILS|AUTO REPAIR|DENTAL|TACOS|LOGISTICS|MARKET|LAW OFFICE|PLUMBING|TRUCKING|FLOORING|SALON|CONSULTING|MACHINE SHOP"

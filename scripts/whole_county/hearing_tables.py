@@ -6,13 +6,15 @@ import numpy as np
 import pyarrow as pa
 
 from whole_county import codes
-from whole_county.accounts import Accounts, slots
+from whole_county.accounts import Accounts
 from whole_county.business_tables import Businesses
 from whole_county.cells import day, days, either
 from whole_county.codebook import Member
 from whole_county.draws import Draw, Mask, Numbers, words_pool
-from whole_county.owner_tables import dates, owner_names, person, spoilt
+from whole_county.owner_tables import owner_names
+from whole_county.property_parts import slots
 from whole_county.rows import Rows
+from whole_county.words import dates, person, spoilt
 
 _KINDS = words_pool("I*60|F*40")
 

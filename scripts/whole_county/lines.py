@@ -19,6 +19,8 @@ from whole_county.rows import Rows
 
 #: Tables whose text has bytes beyond ASCII.
 WITH_HIGH_BYTES = ("real_acct", "building_res")
+#: Tables of which nobody has seen that a line stands twice, although HCAD states no key.
+NEVER_REPEATED = ("building_res", "building_other", "land", "land_ag")
 #: The rule that refuses a line of each kind.
 RULES = {"short_line": "*:field_count", "lost_zeros": "acct:regex", "undefined_byte": "*:encoding"}
 SHORT, LOST, UNDEFINED, REPEAT, DUPLICATE, CONFLICT = range(6)
@@ -81,7 +83,7 @@ def _kinds(rows: Rows) -> Numbers:
         "short_line": True,
         "lost_zeros": has_account,
         "undefined_byte": member.table in WITH_HIGH_BYTES,
-        "repeat": not member.key,
+        "repeat": not member.key and member.table not in NEVER_REPEATED,
         "duplicate": bool(member.key),
         "conflict": bool(member.key) and len(member.key) < len(member.columns) and len(rows) > 1,
     }

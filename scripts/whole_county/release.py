@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from whole_county import building_tables, business_tables, codes, hearing_tables, owner_tables, tax_tables
+from whole_county import building_tables, business_tables, codes, element_tables, hearing_tables, land_tables, owner_tables, tax_tables
 from whole_county.accounts import Accounts
 from whole_county.business_tables import Businesses
 from whole_county.cells import LINE_END, content
@@ -45,9 +45,9 @@ _ACCOUNT_TABLES: Mapping[str, Callable[[Accounts, Member], Rows]] = {
     for maker in (
         owner_tables.real_acct, owner_tables.owners, owner_tables.deeds,
         owner_tables.permits, owner_tables.parcel_tieback, owner_tables.real_mnrl,
-        owner_tables.ownership_history, building_tables.building_res, building_tables.building_other, building_tables.fixtures,
-        building_tables.structural_elem1, building_tables.structural_elem2, building_tables.exterior, building_tables.extra_features,
-        building_tables.extra_features_detail1, building_tables.extra_features_detail2, building_tables.land, building_tables.land_ag,
+        owner_tables.ownership_history, building_tables.building_res, building_tables.building_other, element_tables.fixtures,
+        element_tables.structural_elem1, element_tables.structural_elem2, element_tables.exterior, land_tables.extra_features,
+        land_tables.extra_features_detail1, land_tables.extra_features_detail2, land_tables.land, land_tables.land_ag,
         tax_tables.jur_value, tax_tables.jur_exempt, tax_tables.jur_exempt_cd,
         hearing_tables.arb_protest_real, hearing_tables.arb_hearings_real,
     )

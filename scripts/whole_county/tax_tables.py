@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from whole_county import codes
-from whole_county.accounts import Accounts, slots
+from whole_county.accounts import Accounts
 from whole_county.cells import either, joined
 from whole_county.codebook import PERSONAL_WIDE, REAL_WIDE, Member
 from whole_county.county import County, Shared
 from whole_county.draws import Draw, Mask, Numbers
+from whole_county.property_parts import slots
 from whole_county.rows import Rows
 
 _CODES = [row[0] for row in codes.EXEMPTIONS]
