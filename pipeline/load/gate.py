@@ -25,7 +25,7 @@ from pipeline.load.figures import forget_figures, read_figures, take_figures
 from pipeline.load.gate_result import GateResult, declared_results
 from pipeline.load.next_state import next_views
 from pipeline.load.relations import Relations
-from pipeline.load.staging import StagedTable
+from pipeline.load.staging import IN_ONE_SCAN, StagedTable
 from pipeline.load.table_checks import TableChecks
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def check_release(cursor: Cursor, found: Import, source: Source, staged: Sequenc
         return results
     before = declared_results(cursor, found.base_import_id)
     known = _known_results(cursor, found, source, staged, before)
+    # Of the rows that stay PostgreSQL expects next to none, and would look each of them up anew for each of the others.
+    cursor.execute(IN_ONE_SCAN)
     with next_views(cursor, found, source, staged) as views:
         for table in staged:
             if table.table not in empty:

@@ -24,7 +24,7 @@ from pipeline.errors import CatalogError, StagingStale
 from pipeline.load import shape
 from pipeline.load.images import pin_forms
 from pipeline.load.relations import WIDE_JOINS, Relations, identifier, names, run, same
-from pipeline.load.roll_inputs import RollQuery
+from pipeline.load.roll_inputs import IN_ONE_SCAN, RollQuery
 from pipeline.load.roll_scope import fill_scope, is_all
 from pipeline.load.staging import StagedTable, lock_table, record_staged, staged_tables
 
@@ -109,6 +109,8 @@ def _stage_all(cursor: Cursor, found: Import, relations: Relations, query: RollQ
     is_first = found.base_import_id is None
     shape.create_staging(cursor, relations, is_first=is_first)
     words: dict[str, sql.Composable] = _words(relations) | {"typed": query.typed()}
+    # Nothing is looked up by itself where every row is read.
+    cursor.execute(IN_ONE_SCAN)
     if is_first:
         run(cursor, WHOLE, words, {})
     else:
@@ -131,7 +133,8 @@ def _stage_some(
     shape.create_staging(cursor, relations, is_first=False)
     # The narrow table is that of the computed rows; the view of all keys takes its name.
     cursor.execute(sql.SQL("alter table {} rename to {}").format(relations.keys, sql.Identifier(made.strings[-1])))
-    words = _words(relations) | {"typed": query.typed(scope), "made": made, "scope": scope, "account": sql.Identifier(roll.account)}
+    query.gather(cursor, scope)
+    words = _words(relations) | {"typed": query.typed(), "made": made, "scope": scope, "account": sql.Identifier(roll.account)}
     _stage_computed(cursor, found, words)
     run(cursor, KEYS, words, {"year": found.key.tax_year})
     for name in (made, relations.rows):
