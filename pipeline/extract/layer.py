@@ -58,7 +58,7 @@ class Layer:
 
     def field(self, names: Sequence[str]) -> str | None:
         """Its own name of a wanted field; None: it has none of that."""
-        folded = {field.casefold(): field for field in reversed(self.fields)}
+        folded = {field.casefold(): field for field in self.fields}
         return next((folded[name.strip().casefold()] for name in names if name.strip().casefold() in folded), None)
 
     def has_fields(self, wanted: WantedLayer) -> bool:

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fixtures.map_layers import EAST, NORTH, box, circle, with_wrong_crc, write_
 from pipeline.catalog.model import Limits
 from pipeline.errors import ArchiveError, ConfigurationError, LayerError, MemberError, PipelineError
 from pipeline.extract import ExtractManager, layer
+from pipeline.extract.layer_files import Dataset
 from pipeline.extract.wanted import WantedLayer, WantedMember, cut_id
 
 ACCOUNTS = ["0010010000013", "0010020000016", "0010020000017"]
@@ -119,6 +121,23 @@ def test_geodatabase_whose_files_lie_in_no_folder_of_their_own_is_found(tmp_path
     assert extract(zipped(path, tmp_path / "a.zip")) == [HEADER, *LINES]
 
 
+@pytest.mark.fault(52)
+@pytest.mark.parametrize("name", ["Parcels.shp", "Parcels.gdb"])
+def test_names_in_capitals_are_no_other_names(tmp_path, extract, name):
+    write_layer(tmp_path / "map" / name, map(box, range(3)), {"HCAD_NUM": ACCOUNTS})
+    archive = zipped(tmp_path / "map", tmp_path / "small.zip")
+    with zipfile.ZipFile(archive) as small, zipfile.ZipFile(tmp_path / "a.zip", "w") as capitals:
+        for member in small.namelist():
+            capitals.writestr(member.upper(), small.read(member))
+    assert extract(tmp_path / "a.zip") == [HEADER, *LINES]
+
+
+def test_heights_of_the_corners_do_not_matter(tmp_path, extract):
+    shapes = [shapely.force_3d(box(number), 40.0 + number) for number in range(3)]
+    write_layer(tmp_path / "map" / "Parcels.shp", shapes, {"HCAD_NUM": ACCOUNTS}, geometry="Polygon Z")
+    assert extract(zipped(tmp_path / "map", tmp_path / "a.zip")) == [HEADER, *LINES]
+
+
 def test_field_is_found_under_another_of_its_names(tmp_path, extract):
     write_layer(tmp_path / "map" / "Parcels.shp", [box()], {"Account": ACCOUNTS[:1]})
     assert extract(zipped(tmp_path / "map", tmp_path / "a.zip")) == [HEADER, LINES[0]]
@@ -190,6 +209,20 @@ def test_layer_without_one_of_its_files_is_refused_by_name(parcels, tmp_path, ex
         extract(zipped(parcels, tmp_path / "a.zip", without=suffixes))
     assert seen in str(refused.value)
     assert not list(tmp_path.glob("out-*")) and not list(tmp_path.glob(".out-*"))
+
+
+@pytest.mark.fault(52)
+def test_broken_layer_that_is_called_as_declared_is_not_passed_over_for_another(parcels, tmp_path, extract):
+    write_layer(parcels / "Old.shp", map(box, range(3)), {"HCAD_NUM": ACCOUNTS})
+    (parcels / "Parcels.dbf").unlink()
+    with pytest.raises(LayerError, match=r"Parcels\.shp, without \.dbf"):
+        extract(zipped(parcels, tmp_path / "a.zip"))
+
+
+def test_layer_that_gives_fewer_polygons_than_it_states_is_refused(parcels):
+    (found,) = layer._layers_of(Dataset(parcels / "Parcels.shp", "Parcels.shp"))
+    with pytest.raises(LayerError, match="gave 3 of the 4 polygons"):
+        list(layer.layer_lines(replace(found, polygons=4), WANTED.layer, "a.zip"))
 
 
 @pytest.mark.fault(52)
