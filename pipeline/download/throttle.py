@@ -133,15 +133,15 @@ class SharedSlots:
                 if descriptor is not None:
                     return descriptor
             left_s = deadline - time.monotonic()
+            if not is_told and time.monotonic() - began >= _WAITS_LONG_S:
+                is_told = True
+                self._on_event("download.waiting", {"host": host, "places": self._per_host, "at_most_s": round(wait_s)})
             if left_s <= 0:
                 raise DownloadError(
                     f"all {self._per_host} downloads that {host} is asked for at once are still at work after {round(wait_s, 1):g} s",
                     "one of them to end",
                     "nothing: the next run tries again; [download] per_host allows more of them",
                 )
-            if not is_told and time.monotonic() - began >= _WAITS_LONG_S:
-                is_told = True
-                self._on_event("download.waiting", {"host": host, "places": self._per_host, "at_most_s": round(left_s)})
             time.sleep(min(left_s, random.uniform(*_POLL_S)))  # noqa: S311  # no secret: keeps waiting processes out of step
 
     def _try(self, path: Path) -> int | None:

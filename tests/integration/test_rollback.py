@@ -198,7 +198,7 @@ def test_rolled_back_release_is_held_and_another_one_is_not(world):
 
 
 def heard(connection):
-    select.select([connection], [], [], 5)
+    select.select([connection], [], [], 120)
     connection.poll()
     told = [json.loads(notify.payload) for notify in connection.notifies]
     connection.notifies.clear()

@@ -105,7 +105,7 @@ def test_processes_together_keep_the_figure_within_ten_percent(
 ) -> None:
     each = 3 * rate // processes
     tries = []
-    for number in range(4):
+    for number in range(8):
         readers = [child(READER, tmp_path / f"line {number}", f"{rate}B", f"{body_url}/{each}", chunk) for _ in range(processes)]
         times = spans(readers)
         began, ended = min(begin for begin, _ in times), max(end for _, end in times)
