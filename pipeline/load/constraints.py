@@ -16,13 +16,13 @@ import psycopg2
 from psycopg2 import errors, sql
 from sqlalchemy import Engine
 
-from pipeline.catalog.model import Source
+from pipeline.catalog.model import ROLL_PREFIX, Source
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.errors import ShapeError
 from pipeline.load.next_state import next_views
-from pipeline.load.relations import Relations, comma
+from pipeline.load.relations import ROLL_SCHEMA, Relations, comma
 from pipeline.load.staging import staged_tables
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def told(engine: Engine, key: ImportKey, source: Source | None = None) -> Iterat
     try:
         yield
     except REFUSALS as error:
-        if error.diag.schema_name != key.source:
+        if error.diag.schema_name not in (key.source, ROLL_SCHEMA):
             raise
         named = _named(engine, error, key, source)
         if named is None:
@@ -73,9 +73,12 @@ def _named(engine: Engine, error: psycopg2.Error, key: ImportKey, source: Source
         table, expression, is_primary = cursor.fetchone() or (error.diag.table_name, None, False)
         if is_primary:
             return None
+        live = table
+        if error.diag.schema_name == ROLL_SCHEMA:  # a source's part of a computed table
+            table = f"{ROLL_PREFIX}{table.removesuffix(f'_{key.source}')}"
         rows = _breaking(cursor, key, source, table, expression) if source and expression else ""
     return ShapeError(
-        f"{name}, a constraint of your own on {key.source}.{table}, refuses {rows or 'a row'} (SQLSTATE {error.pgcode})",
+        f"{name}, a constraint of your own on {error.diag.schema_name}.{live}, refuses {rows or 'a row'} (SQLSTATE {error.pgcode})",
         "constraints of your own on live tables that let a release through",
         "say it in the schema file, so that such rows are quarantined, or change or drop the constraint; then run again",
     )

@@ -100,7 +100,7 @@ class RollQuery:
                 pieces.append(sql.SQL("({})").format(self._input(words[place[1]])))
             end = place.end()
         # Its last line may be a comment.
-        return sql.Composed([*pieces, sql.SQL(text[end:] + "\n")])
+        return sql.Composed([*pieces, sql.SQL(text[end:]), sql.SQL("\n")])
 
     def typed(self) -> sql.Composed:
         """The rows with the declared types and their hash, in the order of the declaration."""
