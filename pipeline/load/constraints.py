@@ -17,14 +17,14 @@ import psycopg2
 from psycopg2 import errors, sql
 from sqlalchemy import Engine
 
-from pipeline.catalog.model import Source
+from pipeline.catalog.model import ROLL_PREFIX, Source
 from pipeline.database import ledger
 from pipeline.database.engine import transaction
 from pipeline.database.ledger import ImportKey
 from pipeline.errors import PipelineError, ShapeError
 from pipeline.load.bisect import words_of
 from pipeline.load.next_state import next_views
-from pipeline.load.relations import Relations, comma, identifier
+from pipeline.load.relations import ROLL_SCHEMA, Relations, comma, identifier, live_name
 from pipeline.load.staging import staged_tables
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def told(engine: Engine, key: ImportKey, source: Source | None = None) -> Iterat
 
 def _told(engine: Engine, error: psycopg2.Error, key: ImportKey, source: Source | None) -> ShapeError | None:
     if isinstance(error, REFUSALS):
-        return _refusal(engine, error, key, source) if error.diag.schema_name == key.source else None
+        return _refusal(engine, error, key, source) if error.diag.schema_name in (key.source, ROLL_SCHEMA) else None
     if error.pgcode is None or error.pgcode.startswith(NO_EXPRESSION):
         return None
     try:
@@ -107,7 +107,12 @@ def _failing(cursor: Cursor, error: psycopg2.Error, key: ImportKey, source: Sour
     may_be_unknown = isinstance(error, errors.DataError)
     cursor.execute("select distinct table_name from etl.live_column where source = %s", [key.source])
     names = [name for (name,) in cursor.fetchall()]
-    places = [(name, identifier(key.source, full)) for name in names for full in (name, f"{name}_{key.tax_year}")]
+    places = [
+        (name, identifier(schema, full))
+        for name in names
+        for schema, live in [live_name(key.source, name)]
+        for full in (live, f"{live}_{key.tax_year}")
+    ]
     cursor.execute(CHECKS, [[name for name, _ in places], [place.as_string(cursor) for _, place in places]])
     checks = cursor.fetchall()
     found = ledger.standing(cursor, key)
@@ -157,11 +162,15 @@ def _how(error: psycopg2.Error) -> str:
 def _refusal(engine: Engine, error: psycopg2.Error, key: ImportKey, source: Source | None) -> ShapeError | None:
     """The error for a person; None when it is about a primary key, which is ours."""
     name = error.diag.constraint_name or f"NOT NULL of {error.diag.column_name}"
-    table, is_primary, rows = error.diag.table_name, isinstance(error, errors.UniqueViolation), ""
+    live = table = error.diag.table_name
+    is_primary, rows = isinstance(error, errors.UniqueViolation), ""
     try:
         with transaction(engine) as cursor:
             cursor.execute(REFUSING, [name, error.diag.schema_name, error.diag.table_name])
             table, expression, is_primary = cursor.fetchone() or (table, None, False)
+            live = table
+            if error.diag.schema_name == ROLL_SCHEMA:  # a source's part of a computed table
+                table = f"{ROLL_PREFIX}{table.removesuffix(f'_{key.source}')}"
             rows = _breaking(cursor, key, source, table, expression) if source and expression else ""
     except (psycopg2.Error, PipelineError) as failure:
         code = failure.code if isinstance(failure, PipelineError) else failure.pgcode
@@ -169,7 +178,7 @@ def _refusal(engine: Engine, error: psycopg2.Error, key: ImportKey, source: Sour
     if is_primary:
         return None
     return ShapeError(
-        f"{name}, a constraint of your own on {key.source}.{table}, refuses {rows or 'a row'} (SQLSTATE {error.pgcode})",
+        f"{name}, a constraint of your own on {error.diag.schema_name}.{live}, refuses {rows or 'a row'} (SQLSTATE {error.pgcode})",
         "constraints of your own on live tables that let a release through",
         "say it in the schema file, so that such rows are quarantined, or change or drop the constraint; then run again",
     )

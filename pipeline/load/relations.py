@@ -28,6 +28,9 @@ VALUE = re.compile(r"%\((\w+)\)s")
 #: PostgreSQL cuts identifiers after 63 bytes; a longer name of ours ends in a hash instead.
 LONGEST_NAME = 63
 
+#: Where computed tables are.
+ROLL_SCHEMA = "roll"
+
 #: For joins of whole rows, until the transaction ends. One that finds no room is written out and read again (an update of 300,000 rows
 #: takes a third longer), and code compiled for 71 columns is not run often enough to pay for it. A hash table takes twice this memory.
 WIDE_JOINS = "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
@@ -70,7 +73,7 @@ def run(cursor: Cursor, statement: str, words: Mapping[str, sql.Composable], val
 def live_name(source: str, table_name: str) -> tuple[str, str]:
     """Schema and name of the live table that the ledger calls ``table_name``."""
     if table_name.startswith(ROLL_PREFIX):
-        return "roll", f"{table_name.removeprefix(ROLL_PREFIX)}_{source}"
+        return ROLL_SCHEMA, f"{table_name.removeprefix(ROLL_PREFIX)}_{source}"
     return source, table_name
 
 
@@ -95,7 +98,7 @@ class Relations:
     @property
     def root(self) -> sql.Identifier:
         """What users read: the live table, or the table of all sources that it is a part of."""
-        return identifier("roll", self.table.name.removeprefix(ROLL_PREFIX)) if self.table.is_roll else self.live
+        return identifier(ROLL_SCHEMA, self.table.name.removeprefix(ROLL_PREFIX)) if self.table.is_roll else self.live
 
     def partition(self, tax_year: int) -> sql.Identifier:
         """The live table's partition of a tax year."""
