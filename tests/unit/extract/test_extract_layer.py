@@ -25,7 +25,7 @@ from pipeline.extract.wanted import WantedLayer, WantedMember, cut_id
 
 ACCOUNTS = ["0010010000013", "0010020000016", "0010020000017"]
 FIELDS = (("HCAD_NUM", "ACCOUNT"), ("geometry.x",), ("geometry.y",), ("geometry.latitude",), ("geometry.longitude",), ("geometry.area",))
-WANTED = WantedMember("Parcels", (), True, WantedLayer(FIELDS, "EPSG:2278"))
+WANTED = WantedMember("Parcels", (), True, layer=WantedLayer(FIELDS, "EPSG:2278"))
 HEADER = "HCAD_NUM\tgeometry.x\tgeometry.y\tgeometry.latitude\tgeometry.longitude\tgeometry.area"
 #: The centroids of the first three boxes.
 LINES = [
@@ -187,7 +187,7 @@ def test_arcs_of_a_geodatabase_are_read(tmp_path, extract):
 def test_numbers_and_texts_of_a_layer_are_written_as_they_are_and_separators_as_blanks(tmp_path, extract):
     values = {"HCAD_NUM": ["a\tb", None, "Muñoz"], "YR": [2025, 2026, 2027], "SHARE": [0.5, float("nan"), 3.0]}
     write_layer(tmp_path / "map" / "Parcels.gdb", map(box, range(3)), values)
-    member = WantedMember("Parcels", (), True, WantedLayer((("HCAD_NUM",), ("YR",), ("geometry.x",), ("SHARE",)), "EPSG:2278"))
+    member = WantedMember("Parcels", (), True, layer=WantedLayer((("HCAD_NUM",), ("YR",), ("geometry.x",), ("SHARE",)), "EPSG:2278"))
     lines = extract(zipped(tmp_path / "map", tmp_path / "a.zip"), member)
     assert lines[1:] == ["a b\t2025\t3120050.00\t0.5", "\t2026\t3120250.00\t", "Muñoz\t2027\t3120450.00\t3"]
     assert dict(extract.events)["extract.layer"]["cleaned"] == 1
@@ -248,7 +248,7 @@ def test_archive_without_the_wanted_layer_is_refused_with_what_it_holds(tmp_path
         extract(archive)
     for seen in ("no layer of polygons has the fields HCAD_NUM", "Parcels.shp (Polygon: HCADNUM, CITY)", "P.gdb/Points (Point: HCAD_NUM)"):
         assert seen in str(refused.value)
-    assert extract(archive, WantedMember("Parcels", (), False, WANTED.layer)) is None
+    assert extract(archive, WantedMember("Parcels", (), False, layer=WANTED.layer)) is None
 
 
 def test_archive_without_map_data_is_refused(tmp_path, extract):
@@ -265,7 +265,7 @@ def test_of_two_layers_with_the_fields_only_one_that_is_called_as_declared_is_ta
     archive = zipped(tmp_path / "map", tmp_path / "a.zip")
     with pytest.raises(MemberError, match="2 layers of polygons have the fields HCAD_NUM: ParcelsCity.shp, ParcelsCounty.shp"):
         extract(archive)
-    assert extract(archive, WantedMember("Parcels", ("PARCELSCITY",), True, WANTED.layer)) == [HEADER, *LINES]
+    assert extract(archive, WantedMember("Parcels", ("PARCELSCITY",), True, layer=WANTED.layer)) == [HEADER, *LINES]
 
 
 def test_file_of_a_layer_that_is_there_twice_is_refused(parcels, tmp_path, extract):
@@ -333,7 +333,7 @@ def test_same_layer_makes_the_same_member_whatever_it_is_packed_in(parcels, tmp_
 
 def test_layers_decide_the_cut_and_members_without_one_keep_theirs():
     limits = Limits(1, 1, 1.0)
-    moved = WantedMember("Parcels", (), True, WantedLayer(FIELDS, "EPSG:2277"))
+    moved = WantedMember("Parcels", (), True, layer=WantedLayer(FIELDS, "EPSG:2277"))
     plain = WantedMember("Parcels")
     cuts = [cut_id([member], limits, 1) for member in (WANTED, moved, plain)]
     assert len(set(cuts)) == 3
@@ -353,7 +353,7 @@ from pipeline.catalog.model import Limits
 from pipeline.extract import ExtractManager
 from pipeline.extract.wanted import WantedLayer, WantedMember
 
-wanted = WantedMember("Parcels", (), True, WantedLayer((("HCAD_NUM",), ("geometry.x",), ("geometry.latitude",)), "EPSG:2278"))
+wanted = WantedMember("Parcels", (), True, layer=WantedLayer((("HCAD_NUM",), ("geometry.x",), ("geometry.latitude",)), "EPSG:2278"))
 manifest = ExtractManager(limits=Limits(100, 1 << 30, 300.0)).extract_archive(Path(sys.argv[1]), Path(sys.argv[2]), members=[wanted])
 print(manifest.members[0].lines, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
